@@ -1,0 +1,1 @@
+"""One room per framework; rooms never import each other."""
