@@ -1,0 +1,1 @@
+"""Keras files: .h5 of every age, .keras, .weights.h5."""

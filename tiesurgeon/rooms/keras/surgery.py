@@ -1,0 +1,222 @@
+"""Writes a graph as a Keras file and proves what was written, before anybody sees it.
+
+Static proof: the file is read again and holds, under every layer, the numbers and the
+wiring that were meant. Full proof: `run.judge` lets stock Keras load, run and train it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tiesurgeon.edits import compose
+from tiesurgeon.errors import ProofFailed, UnsupportedFormat
+from tiesurgeon.graph import Array, Graph, Storage, Variable, View, map_views
+from tiesurgeon.outcome import Proof
+from tiesurgeon.rooms.keras import run
+from tiesurgeon.rooms.keras.config import serialise
+from tiesurgeon.rooms.keras.read import read_literally
+from tiesurgeon.rooms.keras.tied import realise
+from tiesurgeon.rooms.keras.write import as_seen, ordered, write_h5, write_keras
+
+SUFFIXES = (".keras", ".h5", ".hdf5")
+_TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be written: `before` as it was read, `after` as it is to be."""
+
+    before: Graph
+    after: Graph
+    original: Path | None
+    provenance: Mapping[str, Any]
+    training: Mapping[str, Any] | None = None
+    values_changed: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """How it went."""
+
+    proof: Proof
+    warnings: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
+
+
+def expressible(graph: Graph) -> Graph:
+    """The graph in layers that stock Keras has; TieRefused where that cannot be."""
+    return ordered(realise(graph))
+
+
+def produce(order: Order, path: Path, *, full: bool) -> Result:
+    """Writes `order.after` to `path` and proves it.
+
+    Raises ProofFailed where the file is not what was meant; the caller throws it away.
+    """
+    graph = expressible(order.after)
+    if path.suffix not in SUFFIXES:
+        raise UnsupportedFormat(
+            f"{path.name}: a Keras model is written as .keras or .h5, not {path.suffix or 'this'}"
+        )
+    write = write_keras if path.suffix == ".keras" else write_h5
+    write(graph, path, provenance=order.provenance, training=order.training)
+    _reread(graph, path)
+    if not full:
+        return Result(Proof(reread=True), ("full proof not asked for: --proof full runs Keras",))
+    obstacle = _obstacle(graph)
+    if obstacle is not None:
+        return Result(Proof(reread=True), (obstacle,))
+    return _judge(order, graph, path)
+
+
+def _obstacle(graph: Graph) -> str | None:
+    """Why stock Keras cannot be asked, if so."""
+    if not run.is_installed():
+        return "Keras is not installed here, so the file was read again but not run"
+    for path, layer in graph.walk():
+        if layer.op == "Lambda":
+            return f"{path} is a Lambda, whose code is not run: read again, but not run"
+        module = str(layer.entry.get("module") or "")
+        if layer.body is None and module and not module.startswith("keras"):
+            return f"{path} is a custom layer ({layer.op}): read again, but not run"
+    return None
+
+
+def _reread(graph: Graph, path: Path) -> None:
+    """ProofFailed unless the file holds this graph, layer by layer and bit by bit."""
+    again = read_literally(path).graph
+    if _essence(serialise(ordered(again))) != _essence(serialise(graph)):
+        raise ProofFailed(f"{path.name}: read again, its layers are not those that were written")
+    meant, found = _arrays(graph), _arrays(again)
+    if meant.keys() != found.keys():
+        odd = sorted(meant.keys() ^ found.keys())[0]
+        raise ProofFailed(f"{path.name}: read again, {odd} is not where it was written")
+    for name, storage in meant.items():
+        if not same_bits(storage.load(), found[name].load()):
+            raise ProofFailed(f"{path.name}: read again, {name} holds other numbers")
+
+
+def _arrays(graph: Graph) -> dict[str, Storage]:
+    return {
+        f"{path}/{index}": as_seen(view)
+        for path, layer in graph.walk()
+        for index, view in enumerate(layer.views)
+    }
+
+
+def _essence(config: Any) -> Any:
+    return json.loads(json.dumps(config, sort_keys=True))
+
+
+def same_bits(one: Array, other: Array) -> bool:
+    """True if two arrays hold the same bits, NaN included; compared a block at a time."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if one.ndim == 0:
+        return one.tobytes() == other.tobytes()
+    rows = max(1, (1 << 22) * one.shape[0] // max(one.size, 1))
+    return all(
+        one[start : start + rows].tobytes() == other[start : start + rows].tobytes()
+        for start in range(0, one.shape[0], rows)
+    )
+
+
+def _judge(order: Order, graph: Graph, path: Path) -> Result:
+    twin, groups = twin_of(order.before, order.after)
+    with TemporaryDirectory(prefix="tiesurgeon-twin-") as folder:
+        twin_path = None
+        if groups:
+            twin_path = Path(folder, "twin.keras")
+            twin_graph = expressible(twin)
+            write_keras(twin_graph, twin_path, provenance={})
+        found = run.judge(
+            path,
+            graph,
+            original=order.original,
+            twin=twin_path,
+            groups=_places(graph, twin_graph, groups) if groups else (),
+        )
+    return _verdict(order, found)
+
+
+def _verdict(order: Order, found: Mapping[str, Any]) -> Result:
+    if found["values"]:
+        raise ProofFailed(f"Keras loaded other numbers into {', '.join(found['values'][:3])}")
+    tolerance = _TOLERANCE * max(1.0, found["scale"])
+    from_original, from_twin = found.get("from_original"), found.get("from_twin")
+    measured = from_original if not order.values_changed else from_twin
+    warnings = []
+    if measured is None:
+        measured = from_twin
+    if measured is not None and not measured <= tolerance:
+        raise ProofFailed(
+            f"Keras gives outputs that differ by {measured:.3g} from those before (at most "
+            f"{tolerance:.3g} was expected)"
+        )
+    for check in ("gradient", "poke", "step", "reload"):
+        if found.get(check) is False:
+            raise ProofFailed(f"the written model failed the {check} check: it is not tied")
+    if "original_error" in found:
+        warnings.append(
+            "stock Keras cannot open the original, so outputs were compared with its converted "
+            f"form ({found['original_error']})"
+        )
+    step = found.get("step") if found.get("gradient") is not False else False
+    proof = Proof(True, measured, found.get("poke"), step)
+    return Result(proof, tuple(warnings), tuple(_damage(order, found)))
+
+
+def _damage(order: Order, found: Mapping[str, Any]) -> list[str]:
+    if not order.values_changed or found.get("from_original") is None:
+        return []
+    return [
+        "damage      the values were changed: on seeded inputs the outputs moved by up to "
+        f"{found['from_original']:.3g} and agree on the top entry in {found['agreement']:.0%}"
+    ]
+
+
+Group = tuple[Variable, list[tuple[Variable, tuple[int, ...] | None]]]
+
+
+def twin_of(before: Graph, after: Graph) -> tuple[Graph, list[Group]]:
+    """The model before the tie with the values after it, and which variables became one.
+
+    Each group is (the variable they became, [(variable in the twin, how it is made from
+    the shared one)]).
+    """
+    new_views = {(path, v.role): v for path, layer in after.walk() for v in layer.views}
+    copies: dict[Variable, Variable] = {}
+    became: dict[Variable, dict[Variable, tuple[int, ...] | None]] = {}
+    for path, layer in before.walk():
+        for old in layer.views:
+            new = new_views.get((path, old.role))
+            if new is None or old.variable in copies:
+                continue
+            perm = compose(new.perm, _inverse(old.perm))
+            storage = as_seen(View(old.role, new.variable, perm))
+            if new.reshape is not None or old.reshape is not None:
+                continue
+            copies[old.variable] = replace(old.variable, storage=storage)
+            became.setdefault(new.variable, {})[copies[old.variable]] = perm
+    twin = map_views(before, lambda v: replace(v, variable=copies.get(v.variable, v.variable)))
+    groups = [(shared, list(parts.items())) for shared, parts in became.items() if len(parts) > 1]
+    return twin, groups
+
+
+def _inverse(perm: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    return None if perm is None else tuple(perm.index(axis) for axis in range(len(perm)))
+
+
+def _places(
+    graph: Graph, twin: Graph, groups: list[Group]
+) -> list[tuple[run.Spot, list[run.Spot]]]:
+    written, before = run.spots(graph), run.spots(twin)
+    return [
+        (written[shared][0], [replace(before[copy][0], perm=perm) for copy, perm in members])
+        for shared, members in groups
+    ]
