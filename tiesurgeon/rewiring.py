@@ -31,9 +31,7 @@ class Rewiring:
             name = f"{wish}_{number}"
         return name
 
-    def add(
-        self, layer: Layer, *args: Any, kwargs: Mapping[str, Any] | None = None
-    ) -> Value:
+    def add(self, layer: Layer, *args: Any, kwargs: Mapping[str, Any] | None = None) -> Value:
         """Adds a layer if it is new, calls it, and returns the call's first output."""
         self.layers.setdefault(layer.name, layer)
         call_id, number = layer.name, 0

@@ -15,6 +15,7 @@ from tiesurgeon.graph import Call, Graph, Layer, Value, map_values
 
 MODEL_OPS = frozenset({"Functional", "Sequential"})
 _ENTRY_KEYS = ("module", "registered_name", "build_config", "dialect", "shared_object_id")
+_SEQUENTIAL_ONLY = ("dtype", "build_input_shape")
 _MODULES = {
     "Functional": "keras.src.models.functional",
     "Sequential": "keras.src.models.sequential",
@@ -167,6 +168,8 @@ def serialise(graph: Graph) -> dict[str, Any]:
         body["layers"] = [_entry(layer) for layer in graph.layers]
     else:
         nodes = _Nodes(graph)
+        for key in _SEQUENTIAL_ONLY:  # what is left of a Sequential that was rewired
+            body.pop(key, None)
         body["layers"] = [
             {**_entry(layer), "name": layer.name, "inbound_nodes": list(nodes.of(layer))}
             for layer in graph.layers

@@ -8,9 +8,6 @@ react to a poke exactly as the twin does when every copy is poked.
 from __future__ import annotations
 
 import importlib.util
-import json
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from tiesurgeon.errors import ProofFailed
-from tiesurgeon.graph import Graph, Layer, Variable
+from tiesurgeon.graph import Array, Graph, Layer, Variable
 from tiesurgeon.rooms.keras.examples import example_inputs
+from tiesurgeon.subprocesses import ask
 
 SCRIPT = Path(__file__).with_name("proof_script.py")
-_TIMEOUT = 1800  # seconds
 
 
 def is_installed() -> bool:
@@ -82,8 +78,8 @@ def judge(
         np.savez(inputs, **example_inputs(written))  # type: ignore[arg-type]
         np.savez(weights, **_expected(written))  # type: ignore[arg-type]
         spec = {
-            "model": str(model),
-            "original": None if original is None else str(original),
+            "model": str(model.resolve()),
+            "original": None if original is None else str(original.resolve()),
             "twin": None if twin is None else str(twin),
             "inputs": str(inputs),
             "weights": str(weights),
@@ -92,7 +88,7 @@ def judge(
                 for shared, members in groups
             ],
         }
-        return _run(spec, Path(folder))
+        return ask(SCRIPT, spec, Path(folder))
 
 
 def _expected(graph: Graph) -> Mapping[str, Any]:
@@ -110,23 +106,12 @@ def _expected(graph: Graph) -> Mapping[str, Any]:
     return found
 
 
-def _run(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
-    file = folder / "spec.json"
-    file.write_text(json.dumps(spec), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-I", "-W", "ignore", str(SCRIPT), str(file)],
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT,
-        cwd=folder,
-        check=False,
-    )
-    for line in done.stdout.splitlines():
-        if line.startswith("PROOF"):
-            found: dict[str, Any] = json.loads(line.removeprefix("PROOF"))
-            return found
-    reason = [line for line in done.stderr.splitlines() if line.strip()]
-    raise ProofFailed(
-        f"Keras could not run what was written: {reason[-1] if reason else 'no word'}; nothing "
-        "was kept"
-    )
+def outputs(model: Path, inputs: Mapping[str, Array]) -> tuple[Array, ...]:
+    """What the file's own framework makes of `inputs`, flat; ProofFailed if it cannot."""
+    with TemporaryDirectory(prefix="tiesurgeon-proof-") as folder:
+        given, got = Path(folder, "inputs.npz"), Path(folder, "outputs.npz")
+        np.savez(given, **inputs)  # type: ignore[arg-type]
+        spec = {"outputs_of": str(model.resolve()), "inputs": str(given), "outputs": str(got)}
+        ask(SCRIPT, spec, Path(folder))
+        with np.load(got) as arrays:
+            return tuple(arrays[name] for name in arrays.files)

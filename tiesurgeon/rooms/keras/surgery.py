@@ -19,6 +19,7 @@ from tiesurgeon.graph import Array, Graph, Storage, Variable, View, map_views
 from tiesurgeon.outcome import Proof
 from tiesurgeon.rooms.keras import run
 from tiesurgeon.rooms.keras.config import serialise
+from tiesurgeon.rooms.keras.dialects import modernise
 from tiesurgeon.rooms.keras.read import read_literally
 from tiesurgeon.rooms.keras.tied import realise
 from tiesurgeon.rooms.keras.write import as_seen, ordered, write_h5, write_keras
@@ -90,7 +91,7 @@ def _obstacle(graph: Graph) -> str | None:
 def _reread(graph: Graph, path: Path) -> None:
     """ProofFailed unless the file holds this graph, layer by layer and bit by bit."""
     again = read_literally(path).graph
-    if _essence(serialise(ordered(again))) != _essence(serialise(graph)):
+    if _essence(ordered(again)) != _essence(graph):
         raise ProofFailed(f"{path.name}: read again, its layers are not those that were written")
     meant, found = _arrays(graph), _arrays(again)
     if meant.keys() != found.keys():
@@ -109,8 +110,9 @@ def _arrays(graph: Graph) -> dict[str, Storage]:
     }
 
 
-def _essence(config: Any) -> Any:
-    return json.loads(json.dumps(config, sort_keys=True))
+def _essence(graph: Graph) -> Any:
+    """The config as a reader understands it: two spellings of one thing are one."""
+    return modernise(json.loads(json.dumps(serialise(graph)))).config
 
 
 def same_bits(one: Array, other: Array) -> bool:

@@ -1,8 +1,9 @@
 """Which variables each built-in Keras layer has, and where `.keras` files keep them.
 
 One line per class, in the order of `layer.weights`. A role is the layer's own name for
-a variable. Classes that are not here are unknown: their variables are read as found.
-Checked against stock Keras by `tests/rooms/keras/test_variables.py`.
+a variable; "query/kernel" is the kernel of a part that the layer makes for itself. Classes
+that are not here are unknown: their variables are read as found. Checked against stock
+Keras by `tests/rooms/keras/test_variables.py`.
 """
 
 from __future__ import annotations
@@ -26,8 +27,13 @@ class Place:
     index: int
     trainable: bool = True
 
+    @property
+    def is_of_part(self) -> bool:
+        """True for a variable of a part, such as the query projection of an attention layer."""
+        return "/" in self.role
 
-def _if(key: str, default: bool = True) -> Callable[[Config], bool]:
+
+def _if(key: str, *, default: bool = True) -> Callable[[Config], bool]:
     return lambda config: bool(config.get(key, default))
 
 
@@ -67,11 +73,35 @@ def _frozen(role: str) -> Rule:
 def _attention(prefix: str) -> Callable[[Config], list[Place]]:
     def places(config: Config) -> list[Place]:
         roles = ("kernel", "bias") if config.get("use_bias", True) else ("kernel",)
+        folders = {part: f"{prefix}{part}_dense" for part in ("query", "key", "value", "output")}
+        gate = {"gate": "_gate_dense"} if config.get("use_gate") else {}
+        order = {"query": "", "key": "", **gate, **folders} | folders
         return [
-            Place(f"{part}/{role}", f"{prefix}{part}_dense/vars", i)
-            for part in ("query", "key", "value", "output")
+            Place(f"{part}/{role}", f"{folder}/vars", i)
+            for part, folder in order.items()
             for i, role in enumerate(roles)
         ]
+
+    return places
+
+
+_RENORM: tuple[Rule, ...] = tuple(
+    (role, _if("renorm", default=False), False)
+    for role in ("moving_stddev", "renorm_mean", "renorm_stddev")
+)
+
+
+def _with_rank(matrix: str, *others: Rule) -> Callable[[Config], list[Place]]:
+    """A matrix that may have LoRA's two thin ones beside it (then it is frozen), or be int8."""
+
+    def places(config: Config) -> list[Place]:
+        rank, is_int8 = bool(config.get("lora_rank")), quantisation(config) == "int8"
+        rules: list[Rule] = [(matrix, _always, not (rank or is_int8)), *others]
+        if is_int8:
+            rules.append(_frozen(f"{matrix}_scale"))
+        if rank:
+            rules += [(f"lora_{matrix}_{side}", _always, True) for side in "ab"]
+        return _own(*rules)(config)
 
     return places
 
@@ -80,19 +110,23 @@ _DENSE = _own("kernel", _BIAS)
 _NOTHING = _own()
 
 PLACES: dict[str, Callable[[Config], list[Place]]] = {
-    "Embedding": _own("embeddings"),
+    "Embedding": _with_rank("embeddings"),
     "ReversibleEmbedding": _own(
         "embeddings", ("reverse_embeddings", lambda c: not c.get("tie_weights", True), True)
     ),
-    "Dense": _DENSE,
-    "EinsumDense": _own("kernel", ("bias", lambda c: c.get("bias_axes") is not None, True)),
+    "Dense": _with_rank("kernel", _BIAS),
+    "EinsumDense": _with_rank("kernel", ("bias", lambda c: c.get("bias_axes") is not None, True)),
     "SeparableConv1D": _own("depthwise_kernel", "pointwise_kernel", _BIAS),
     "SeparableConv2D": _own("depthwise_kernel", "pointwise_kernel", _BIAS),
-    "BatchNormalization": _normalization(_frozen("moving_mean"), _frozen("moving_variance")),
+    "BatchNormalization": _normalization(
+        _frozen("moving_mean"), _frozen("moving_variance"), *_RENORM
+    ),
     "LayerNormalization": _normalization(),
     "GroupNormalization": _normalization(),
     "RMSNormalization": _own("scale"),
-    "Normalization": _own(_frozen("mean"), _frozen("variance"), _frozen("count")),
+    "Normalization": _own(
+        *((role, lambda c: c.get("mean") is None, False) for role in ("mean", "variance", "count"))
+    ),
     "PReLU": _own("alpha"),
     "Attention": _own(
         ("scale", _if("use_scale", default=False), True),
@@ -101,25 +135,53 @@ PLACES: dict[str, Callable[[Config], list[Place]]] = {
     "AdditiveAttention": _own(("scale", _if("use_scale"), True)),
     "MultiHeadAttention": _attention(""),
     "GroupQueryAttention": _attention("_"),
-    **{f"{n}{d}D": _DENSE for n in ("Conv", "DepthwiseConv") for d in (1, 2, 3)},
+    "STFTSpectrogram": _own(
+        ("real_kernel", lambda c: c.get("mode") != "imag", True),
+        ("imag_kernel", lambda c: c.get("mode") != "real", True),
+    ),
+    **{f"Conv{d}D": _with_rank("kernel", _BIAS) for d in (1, 2, 3)},
+    **{f"DepthwiseConv{d}D": _DENSE for d in (1, 2)},
     **{f"Conv{d}DTranspose": _DENSE for d in (1, 2, 3)},
     **{name: _recurrent("cell/vars") for name in ("SimpleRNN", "LSTM", "GRU")},
     **{f"ConvLSTM{d}D": _recurrent("cell/vars") for d in (1, 2, 3)},
     **{f"{name}Cell": _recurrent("vars") for name in ("SimpleRNN", "LSTM", "GRU")},
+    # Its number 0 is the matrix of the layer it wraps, written a second time.
+    "SpectralNormalization": lambda _: [Place("vector_u", "vars", 1, trainable=False)],
     # Wrappers that hold nothing beside what they wrap.
     **dict.fromkeys(("TimeDistributed", "Bidirectional", "RNN", "StackedRNNCells"), _NOTHING),
 }
 
+# Exported under one name, written under another (`__name__`).
+_FILE_CLASSES = {"GroupQueryAttention": "GroupedQueryAttention"}
+
+
+def quantisation(config: Config) -> str | None:
+    """The way a layer's matrix is quantised ("int8", "int4", ...), or None."""
+    policy = config.get("dtype")
+    if isinstance(policy, Mapping) and isinstance(policy.get("config"), Mapping):
+        mode = policy["config"].get("mode")
+        return mode if isinstance(mode, str) else None
+    return None
+
+
+def is_built_in(layer: Layer) -> bool:
+    """True for a class of Keras itself, False for a user's, even of the same name."""
+    module, registered = layer.entry.get("module"), layer.entry.get("registered_name")
+    if module is None:
+        return registered is None
+    return str(module).split(".")[0] == "keras"
+
 
 def is_known(layer: Layer) -> bool:
     """True if the class is a built-in whose variables are listed here."""
-    return layer.op in PLACES
+    mode = quantisation(layer.config)
+    # The other quantisations depend on block sizes; their variables are taken as found.
+    return layer.op in PLACES and is_built_in(layer) and mode in (None, "int8")
 
 
 def own_places(layer: Layer) -> list[Place]:
     """The variables the layer itself holds (not those it wraps or nests), in order."""
-    places = PLACES.get(layer.op)
-    return [] if places is None else places(layer.config)
+    return PLACES[layer.op](layer.config) if is_known(layer) else []
 
 
 def inner_paths(layer: Layer) -> Iterator[tuple[str, Layer]]:
@@ -142,9 +204,14 @@ def container_names(layers: tuple[Layer, ...]) -> Iterator[tuple[str, Layer]]:
     """
     used: dict[str, int] = {}
     for layer in layers:
-        name = snake_case(layer.op)
+        name = snake_case(_file_class(layer))
         used[name] = used.get(name, -1) + 1
         yield (f"{name}_{used[name]}" if used[name] else name), layer
+
+
+def _file_class(layer: Layer) -> str:
+    dialect = layer.entry.get("dialect") or {}
+    return f"CuDNN{layer.op}" if "cudnn" in dialect else _FILE_CLASSES.get(layer.op, layer.op)
 
 
 def snake_case(name: str) -> str:

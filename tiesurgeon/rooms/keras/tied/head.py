@@ -137,5 +137,3 @@ def _class(rule: Any) -> str | None:
     if rule is None:
         return None
     return str(rule.get("class_name")) if isinstance(rule, Mapping) else str(rule)
-
-

@@ -90,7 +90,9 @@ class Tail:
         regularizer = head.config.get("activity_regularizer")
         extra = {} if regularizer is None else {"activity_regularizer": regularizer}
         if any(self.masks.values()):
-            inner = built_in("Activation", f"{name}_activation", activation=activation, **self.dtype)
+            inner = built_in(
+                "Activation", f"{name}_activation", activation=activation, **self.dtype
+            )
             return _time_distributed(name, inner, {**extra, **self.dtype})
         if activation != "linear" or extra:
             return built_in("Activation", name, activation=activation, **extra, **self.dtype)

@@ -35,9 +35,7 @@ def realise(graph: Graph) -> Graph:
     shared = _shared(graph)
     if not shared:
         return graph
-    nested = {
-        use.outer for uses in shared.values() for use in uses if graph.layer(use.outer).body
-    }
+    nested = {use.outer for uses in shared.values() for use in uses if graph.layer(use.outer).body}
     if nested:
         return realise(inline(graph, nested))
     rewiring = Rewiring(graph)
@@ -62,9 +60,7 @@ def _shared(graph: Graph) -> dict[Variable, list[Use]]:
         for layer, view in _views(outer):
             uses.setdefault(view.variable, []).append(Use(outer.name, layer, view))
     return {
-        variable: found
-        for variable, found in uses.items()
-        if len({use.outer for use in found}) > 1
+        variable: found for variable, found in uses.items() if len({use.outer for use in found}) > 1
     }
 
 

@@ -156,9 +156,7 @@ def _only_for(rewiring: Rewiring, value: Value, calls: set[str]) -> bool:
     return not rewiring.is_output(value) and all(_is_zero(rewiring, call) for call in others)
 
 
-def _as_dense(
-    rewiring: Rewiring, table: Layer, head: _Head, heads: dict[str, Layer]
-) -> None:
+def _as_dense(rewiring: Rewiring, table: Layer, head: _Head, heads: dict[str, Layer]) -> None:
     layer = heads.get(head.name) or _dense(table, head)
     heads[head.name] = layer
     rewiring.drop_call(head.result.call)

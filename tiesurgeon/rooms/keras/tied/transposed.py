@@ -118,9 +118,7 @@ def _matrix(rewiring: Rewiring, table: Layer, x: Value, rank: int) -> Value:
     one = x
     for _ in range(rank - 1):
         one = rewiring.add(operation("GetItem", rewiring.fresh(f"{stem}_example")), one, 0)
-    ones = rewiring.add(
-        operation("OnesLike", rewiring.fresh(f"{stem}_ones"), dtype="int32"), one
-    )
+    ones = rewiring.add(operation("OnesLike", rewiring.fresh(f"{stem}_ones"), dtype="int32"), one)
     count = rewiring.add(
         operation("Cumsum", rewiring.fresh(f"{stem}_count"), axis=None, dtype=None), ones
     )
@@ -151,6 +149,6 @@ _KEEP_RANK = frozenset(
         "BatchNormalization", "LayerNormalization", "GaussianNoise", "GaussianDropout",
         "AlphaDropout", "Identity", "Add", "Multiply", "Average", "Rescaling", "Concatenate",
         "ActivityRegularization", "UnitNormalization", "Normalization", "Maximum", "Minimum",
-        "Subtract", "TimeDistributed", "RMSNormalization", "ReversibleEmbedding", "Matmul",
+        "Subtract", "TimeDistributed", "Masking", "RMSNormalization", "ReversibleEmbedding", "Matmul",
     }
 )  # fmt: skip

@@ -1,0 +1,60 @@
+#!/bin/sh
+# The main job on one sample model, from looking at it to running it in PyTorch.
+# `make demo` runs this; what it writes stays in build/demo.
+set -eu
+
+samples=$(cd "$(dirname "$0")" && pwd)
+folder=$samples/../build/demo
+rm -rf "$folder"
+mkdir -p "$folder"
+cd "$folder"
+cp "$samples/char_lm_equal.h5" .
+
+if [ -t 1 ]; then bold=$(printf '\033[1m') plain=$(printf '\033[0m'); else bold='' plain=''; fi
+
+say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
+
+run() {
+    printf '\n%s$ %s%s\n' "$bold" "$*" "$plain"
+    "$@"
+}
+
+say "1. Look. char_lm_equal.h5 is a small language model, trained on Python's docstrings and saved
+   by Keras. No framework is imported, and no code of the model is run."
+run tiesurgeon inspect char_lm_equal.h5
+
+say "2. Tie. The embedding and the output layer hold the same matrix, stored twice: as it is they
+   would train apart. Now they become one variable, in a new file that plain Keras opens."
+run tiesurgeon tie char_lm_equal.h5 --pair embedding dense
+
+say "3. Convert. The tied model becomes a PyTorch module that reads as if written by hand."
+run tiesurgeon convert char_lm_equal.tied.h5 --to torch -o char_lm_torch
+run cat char_lm_torch/model.py
+
+say "4. Use. Only torch and safetensors are needed. What has the model learnt to write?"
+cat > write.py <<'EOP'
+import string
+import sys
+
+import torch
+
+sys.path.insert(0, "char_lm_torch")
+import model
+
+characters = "\0\n " + string.ascii_lowercase + string.digits + string.punctuation
+network = model.load()
+torch.manual_seed(7)
+text = "return the "
+with torch.no_grad():
+    while len(text) < 300:
+        ids = torch.tensor([[characters.index(c) for c in text[-64:]]])
+        chances = network(ids)[0, -1] ** 1.5  # a little more sure of itself than it is
+        chosen = torch.multinomial(chances, 1).item()
+        if chosen == 0:  # the end of a docstring
+            break
+        text += characters[chosen]
+print(text)
+EOP
+run python write.py
+
+say "All of it is in build/demo. Now try: .venv/bin/tiesurgeon inspect your_own_model.h5"

@@ -1,0 +1,126 @@
+"""Custom layers that say they use another layer's weights, as the well-known recipes do.
+
+`TiedEmbeddingsTransposed(tied_to=embedding)` and `DenseTied(units, tied_to=encoder)` hold
+a live layer, which no file can keep: it says so in their class or config at most.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tiesurgeon.find.flow import Flow, Node
+from tiesurgeon.find.projections import Projection
+from tiesurgeon.find.proposals import TRANSPOSED, Proposal, Role
+from tiesurgeon.find.tables import Table
+from tiesurgeon.find.values import Perm, is_floating
+from tiesurgeon.graph import Layer, Shape
+from tiesurgeon.names import Spot, matrices
+
+# Not the built-in Conv2DTranspose and Transpose.
+_SAYS_TIED = re.compile(r"tied|tying|transposed|embeddings?_?transpose$|shared_?weight")
+_NAMING_KEYS = re.compile(
+    r"tied|tie_|^(?:shared_|master_|source_)?(?:embeddings?|layer|encoder)(?:_layer)?$"
+)
+_BUILT_IN = frozenset({"Embedding", "ReversibleEmbedding", "Dense", "EinsumDense"})
+
+Source = Table | Projection
+
+
+def declared(
+    flow: Flow, tokens: Sequence[Table], products: Sequence[Projection]
+) -> Iterator[Proposal]:
+    """A proposal for each layer that declares a tie, with the layer it means."""
+    taken: set[int] = set()
+    seen: set[str] = set()
+    for node in flow.nodes:
+        named = _named_layer(node.layer)
+        if node.path in seen or node.layer.op in _BUILT_IN:
+            continue
+        if named is None and not _SAYS_TIED.search(node.layer.op.lower()):
+            continue
+        seen.add(node.path)
+        found = _source(flow, node, named, (*tokens, *products), taken)
+        if found is not None:
+            taken.add(id(found))
+            yield from _proposals(node, found, named)
+
+
+def _named_layer(layer: Layer) -> str | None:
+    """The layer that the config names under a key such as `tied_to`."""
+    for key, value in layer.config.items():
+        if _NAMING_KEYS.search(key):
+            name = _name_in(value)
+            if name is not None:
+                return name
+    return None
+
+
+def _name_in(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        config = value.get("config")
+        return _name_in(config) if isinstance(config, Mapping) else _name_in(value.get("name"))
+    return None
+
+
+def _source(
+    flow: Flow, node: Node, named: str | None, sources: Sequence[Source], taken: set[int]
+) -> Source | None:
+    """The layer it names; else the nearest before it that fits and no other layer took."""
+    if named is not None:
+        return next((s for s in sources if named in (s.spot.layer.name, s.spot.path)), None)
+    upstream = flow.upstream(node.index)
+    fitting = [
+        source
+        for source in sources
+        if _fits(node.layer, source)
+        and id(source) not in taken
+        and any(use.index in upstream for use in _uses(source))
+    ]
+    return max(fitting, key=lambda source: _uses(source)[0].index, default=None)
+
+
+def _uses(source: Source) -> tuple[Node, ...]:
+    return source.lookups if isinstance(source, Table) else source.uses
+
+
+def _fits(layer: Layer, source: Source) -> bool:
+    if "embed" in layer.op.lower() and not isinstance(source, Table):
+        return False
+    if "dense" in layer.op.lower() and isinstance(source, Table):
+        return False
+    rows = source.view.shape[0]  # what its transpose gives
+    units = layer.config.get("units", layer.config.get("output_dim"))
+    if isinstance(units, int) and units != rows:
+        return False
+    own = [view.shape for view in layer.views]
+    return all(shape == (rows,) for shape in own if len(shape) == 1) and all(
+        sorted(shape) == sorted(source.view.shape) for shape in own if len(shape) == 2
+    )
+
+
+def _proposals(node: Node, source: Source, named: str | None) -> Iterator[Proposal]:
+    role: Role = "embedding-output" if isinstance(source, Table) else "dense-dense"
+    name = source.spot.layer.name
+    how = f"its config names {named}" if named else f"its class says so, and {name} is what fits"
+    says = f"{node.layer.op} is a custom layer that uses another's weights: {how}"
+    held = [view for view in matrices(node.layer) if is_floating(view)]
+    if not held:
+        target = Spot(node.path, node.layer, None)
+        reason = f"{says}; it holds no matrix of its own"
+        yield Proposal(source.spot, target, TRANSPOSED, role, reason, declared=True)
+    for view in held:
+        fits, perm = _orientation(source.view.shape, view.shape)
+        if fits and view.variable is not source.view.variable:
+            target = Spot(node.path, node.layer, view)
+            reason = f"{says}; it holds a copy of the matrix"
+            yield Proposal(source.spot, target, perm, role, reason)
+
+
+def _orientation(source: Shape, target: Shape) -> tuple[bool, Perm | None]:
+    if target == source[::-1]:
+        return True, TRANSPOSED
+    return target == source, None

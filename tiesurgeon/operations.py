@@ -1,0 +1,260 @@
+"""The verbs: straight-line functions that join the rooms. The command line only calls these."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from tiesurgeon import __version__, crossing, edits, files, find, fit, formats, pairing
+from tiesurgeon.errors import TieRefused, UnsupportedFormat
+from tiesurgeon.graph import Array, Graph
+from tiesurgeon.outcome import MadeTie, Outcome, Proof
+from tiesurgeon.rooms.keras import recipes, surgery
+from tiesurgeon.rooms.keras.read import KerasFile, read
+
+Level = Literal["static", "full"]
+
+
+def tie(
+    model: Path,
+    pairs: Sequence[tuple[str, str]] = (),
+    *,
+    duplicates: bool = False,
+    output: Path | None = None,
+    method: str | None = None,
+    proof: Level = "full",
+    dry_run: bool = False,
+    force: bool = False,
+    config: Path | None = None,
+) -> Outcome:
+    """Makes weights of a model one variable, proves it, and writes the result.
+
+    `pairs` are (source, target) names as `inspect` prints them; `duplicates` ties every
+    bit-equal pair that the format can express. Values that differ need a `method`
+    (see `fit.METHODS`). Raises a TiesurgeonError, and leaves no output, where it fails.
+    """
+    output = output or files.tied_output(model)
+    found = _keras(model, config)
+    if not dry_run:
+        files.refuse_output(output, force=force, inputs=[model])
+    work = _Work(found.graph, method)
+    if duplicates:
+        work.tie_duplicates()
+    for source, target in pairs:
+        work.tie_named(source, target)
+    if not work.ties:
+        line = "no two matrices of this model are bit-equal and can be one: nothing to tie"
+        return _nothing(model, found, line, tuple(work.warnings))
+    surgery.expressible(work.graph)
+    if dry_run:
+        return _planned(model, output, found, work)
+    order = surgery.Order(
+        work.untied, work.graph, model if config is None else None, _provenance(model, work.ties),
+        values_changed=work.values_changed, training=_training(found, model, output),
+    )  # fmt: skip
+    with files.writing(output, force=force, inputs=[model]) as path:
+        result = surgery.produce(order, path, full=proof == "full")
+        size = path.stat().st_size
+    return replace(
+        _planned(model, output, found, work),
+        output=output,
+        bytes=(model.stat().st_size, size),
+        proof=result.proof,
+        warnings=(*work.warnings, *result.warnings),
+        lines=(*work.lines, *result.lines),
+    )
+
+
+def convert(
+    model: Path,
+    to: str,
+    *,
+    output: Path | None = None,
+    proof: Level = "full",
+    force: bool = False,
+    config: Path | None = None,
+) -> Outcome:
+    """Writes a model in another format, with the ties that it has.
+
+    `to` is "torch" (a folder with `model.py` and `model.safetensors`), "keras" or "h5".
+    Raises a TiesurgeonError, and leaves no output, where it fails.
+    """
+    output = output or files.converted_output(model, to)
+    files.refuse_output(output, force=force, inputs=[model])
+    found = _keras(model, config)
+    if to == "torch":
+        result = crossing.keras_to_torch(
+            found.graph, model, output, full=proof == "full", force=force
+        )
+        size = (output / "model.safetensors").stat().st_size
+        return _converted(model, found, output, to, result, size)
+    if to not in ("keras", "h5"):
+        raise UnsupportedFormat(f"--to {to}: this version writes torch, keras and h5")
+    if output.suffix not in (f".{to}", ".hdf5"):
+        raise UnsupportedFormat(f"-o {output}: --to {to} writes a file that ends in .{to}")
+    order = surgery.Order(
+        found.graph, found.graph, model if config is None else None, _provenance(model, ()),
+        training=_training(found, model, output),
+    )  # fmt: skip
+    with files.writing(output, force=force, inputs=[model]) as path:
+        result = surgery.produce(order, path, full=proof == "full")
+        size = path.stat().st_size
+    return _converted(model, found, output, to, result, size)
+
+
+@dataclass
+class _Work:
+    """A graph on its way to being tied. `untied` is the same model with nothing tied yet."""
+
+    graph: Graph
+    method: str | None
+    ties: list[MadeTie] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    values_changed: bool = False
+
+    def __post_init__(self) -> None:
+        self.untied = self.graph
+
+    def tie_named(self, source: str, target: str) -> None:
+        """One `--pair`."""
+        one, other = pairing.find_spots(self.graph, source, target)
+        if other.view is None or recipes.is_recipe(other.layer):
+            assert one.view is not None
+            self.graph = recipes.as_dense(self.graph, other.path, one.view.variable)
+            self.untied = recipes.as_dense(self.untied, other.path, one.view.variable)
+            self.warnings.append(
+                f"{other.path} ({other.layer.op}) was read as a Dense over the transposed "
+                f"{one.variable}; its own code was not run, so compare the outputs yourself"
+            )
+            one, other = pairing.find_spots(self.graph, source, target)
+        self._tie(self._turned(one, other))
+
+    def _turned(self, one: pairing.Spot, other: pairing.Spot) -> pairing.Pair:
+        assert one.view is not None
+        assert other.view is not None
+        closer = True
+        if one.view.shape == other.view.shape == one.view.shape[::-1]:
+            straight, turned = (
+                find.compare(one.view, other.view, perm).relative_difference
+                for perm in (None, pairing.TRANSPOSED)
+            )
+            closer = (turned or 0.0) <= (straight or 0.0)
+        return pairing.pair(one, other, is_closer_transposed=closer)
+
+    def _tie(self, pair: pairing.Pair) -> None:
+        source, target = pair.views
+        value = self._value(pair)
+        self.graph = edits.tie(
+            self.graph, source.variable, target.variable, pair.stored_perm, value
+        )
+        self.ties.append(MadeTie(pair.source.variable, pair.target.variable, pair.perm))
+
+    def _value(self, pair: pairing.Pair) -> Array | None:
+        """The shared matrix as the source stores it, or None where both are bit-equal."""
+        source, target = pair.views
+        alike = find.compare(source, target, pair.perm)
+        if alike.match == "equal":
+            return None
+        measured = (
+            f"{pair.source.variable!r} and {pair.target.variable!r} differ: relative difference "
+            f"{alike.relative_difference:.3g}, cosine {alike.cosine:.3g}"
+        )
+        if self.method is None:
+            raise TieRefused(
+                f"{measured}; tying them changes the model, so choose --method "
+                f"{', '.join(fit.METHODS[:-1])} or {fit.METHODS[-1]}"
+            )
+        self.values_changed = True
+        self.lines.append(f"method      {self.method}: {measured}")
+        oriented = edits.compose(pair.perm, None)
+        other = target.load() if oriented is None else target.load().transpose(oriented)
+        seen = fit.fit(source.load(), other, self.method)
+        back = pairing.inverse(source.perm)
+        return np.ascontiguousarray(seen if back is None else seen.transpose(back))
+
+    def tie_duplicates(self) -> None:
+        """`--duplicates`: every bit-equal pair, those that cannot be expressed left with a word."""
+        for source, target in find.duplicates(self.graph):
+            before = self.graph, list(self.ties)
+            try:
+                self.tie_named(source, target)
+                surgery.expressible(self.graph)
+            except TieRefused as reason:
+                self.graph, self.ties = before
+                self.warnings.append(f"left as they are: {reason}")
+
+
+def count(graph: Graph) -> int:
+    """Parameters, each variable once."""
+    return sum(variable.storage.size for variable in graph.variables())
+
+
+def _keras(model: Path, config: Path | None) -> KerasFile:
+    kind = formats.recognise(model)
+    if kind.room != "keras":
+        raise UnsupportedFormat(
+            f"{model}: {kind.name}, which this version can recognise but not change"
+        )
+    found = read(model, config=config)
+    if not found.graph.calls:
+        if found.graph.op in ("", "Sequential"):
+            raise UnsupportedFormat(
+                f"{model}: holds weights but no graph; give the architecture with --config "
+                "model.json (model.to_json())"
+            )
+        raise UnsupportedFormat(
+            f"{model}: {found.graph.op} is a subclassed model, whose graph is Python code and "
+            "not in the file; rebuild it with the functional API to change it"
+        )
+    return found
+
+
+def _planned(model: Path, output: Path, found: KerasFile, work: _Work) -> Outcome:
+    size, before, after = model.stat().st_size, count(found.graph), count(work.graph)
+    return Outcome(
+        model, None, output.suffix.lstrip("."), tuple(work.ties), (before, after),
+        (size, size), Proof(), (*found.notes, *work.warnings), tuple(work.lines),
+    )  # fmt: skip
+
+
+def _nothing(model: Path, found: KerasFile, line: str, warnings: tuple[str, ...]) -> Outcome:
+    size, parameters = model.stat().st_size, count(found.graph)
+    return Outcome(
+        model, None, model.suffix.lstrip("."), (), (parameters, parameters), (size, size), Proof(),
+        warnings, (line,),
+    )  # fmt: skip
+
+
+def _converted(
+    model: Path, found: KerasFile, output: Path, to: str, result: surgery.Result, size: int
+) -> Outcome:
+    parameters = count(found.graph)
+    return Outcome(
+        model, output, to, _present(found.graph), (parameters, parameters),
+        (model.stat().st_size, size), result.proof, (*found.notes, *result.warnings), result.lines,
+    )  # fmt: skip
+
+
+def _present(graph: Graph) -> tuple[MadeTie, ...]:
+    return tuple(MadeTie(t.source, t.target, t.perm, t.kind) for t in find.ties(graph))
+
+
+def _training(found: KerasFile, model: Path, output: Path) -> dict[str, object] | None:
+    """How the model was compiled, where the output keeps that in the same way."""
+    kept = {".keras": ".keras", ".h5": ".h5", ".hdf5": ".h5"}
+    same = kept.get(model.suffix) == kept.get(output.suffix)
+    modern = found.writer.removeprefix("keras ").startswith("3")
+    return dict(found.training) if same and modern and found.training is not None else None
+
+
+def _provenance(model: Path, ties: Sequence[MadeTie]) -> dict[str, object]:
+    return {
+        "version": __version__,
+        "source": model.name,
+        "ties": [{"source": t.source, "target": t.target, "perm": t.perm} for t in ties],
+    }

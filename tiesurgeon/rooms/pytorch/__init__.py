@@ -1,0 +1,1 @@
+"""PyTorch: readable modules and their weights."""
