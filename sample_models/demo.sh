@@ -43,17 +43,15 @@ import model
 
 characters = "\0\n " + string.ascii_lowercase + string.digits + string.punctuation
 network = model.load()
-torch.manual_seed(7)
-text = "return the "
-with torch.no_grad():
-    while len(text) < 300:
+torch.manual_seed(2)
+for start in ("return the ", "raise an exception if ", "a new file "):
+    text = start
+    while "\0" not in text and len(text) < 200:  # 0 ends a docstring
         ids = torch.tensor([[characters.index(c) for c in text[-64:]]])
-        chances = network(ids)[0, -1] ** 1.5  # a little more sure of itself than it is
-        chosen = torch.multinomial(chances, 1).item()
-        if chosen == 0:  # the end of a docstring
-            break
-        text += characters[chosen]
-print(text)
+        with torch.no_grad():
+            chances = network(ids)[0, -1] ** 2  # a little more sure of itself than it is
+        text += characters[torch.multinomial(chances, 1).item()]
+    print("-", *text.rstrip("\0").split())
 EOP
 run python write.py
 

@@ -1,6 +1,6 @@
 """Train the sample models and write them, with the figures they reached.
 
-    python sample_models/make.py                   # all of them, in a few minutes
+    python sample_models/make.py                   # all of them: 6 to 10 minutes on 2 cores
     python sample_models/make.py char_lm seq2seq   # some of them
     python sample_models/make.py --measure         # train nothing, print what the files reach
 
@@ -100,7 +100,7 @@ The text is the docstrings of Python's standard library: lower case, {characters
 (one of them the end of a docstring), or the {words} commonest words. One docstring in ten, and
 for the tasks on single words one word in ten, was held out. Some docstrings are near copies of
 others, so the held-out figures flatter a little; they are here to tell a working model from a
-broken one. They are measured on the first {held_out:,} held-out rows.
+broken one. They are measured on the first {held_out:,} held-out rows, or all.
 
 {table}
 
@@ -125,7 +125,7 @@ any version of Python, without the text: `python make.py --measure`.
     python make.py [NAME ...] [--out DIR]
 
 The seed is fixed, and training is deterministic: on one machine with the same versions, two runs
-give the same weights bit by bit (the files differ where the format stores the date). On another
+give the same weights bit by bit, in whichever order (`.keras` files also hold the date). On another
 processor, with other versions, or with another Python, whose docstrings differ, the weights
 differ and the figures should stay close.
 These were made with {versions}.
