@@ -32,7 +32,9 @@ lint: $(VENV)/test.stamp
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy --no-error-summary
-	@cd sample_models && ../$(BIN)/mypy --no-error-summary --config-file ../pyproject.toml .
+	@for folder in sample_models benchmarks; do \
+		(cd $$folder && ../$(BIN)/mypy --no-error-summary --config-file ../pyproject.toml .) \
+		|| exit 1; done
 
 benchmark: $(VENV)/test.stamp
 	@for script in help_speed inspect_vs_keras convert_imports; do \

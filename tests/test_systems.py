@@ -14,7 +14,7 @@ import pytest
 
 from tiesurgeon import operations
 from tiesurgeon.errors import TieRefused, UnmappedLayer
-from tiesurgeon.inspection import inspect, inspect_many
+from tiesurgeon.inspection import Inspections, inspect, inspect_many
 from tiesurgeon.outcome import Outcome
 
 pytestmark = pytest.mark.usefixtures("proof_here")
@@ -25,7 +25,7 @@ V, H, T = 11, 3, 5
 
 
 @keras.saving.register_keras_serializable("nmt")
-class TiedEmbeddingsTransposed(layers.Layer):
+class TiedEmbeddingsTransposed(keras.Layer):
     """NMT-Keras' layer: `softmax(x @ E.T)` over the matrix of a live embedding layer."""
 
     def __init__(self, tied_to: Any = None, activation: Any = None, **kwargs: Any) -> None:
@@ -45,7 +45,7 @@ class TiedEmbeddingsTransposed(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("posts")
-class DenseTied(layers.Layer):
+class DenseTied(keras.Layer):
     """The autoencoder posts' layer: the encoder's kernel transposed, with a bias of its own."""
 
     def __init__(
@@ -77,7 +77,7 @@ class DenseTied(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("posts")
-class SharedWeightDense(layers.Layer):
+class SharedWeightDense(keras.Layer):
     """A Dense over a variable that was made elsewhere and is handed in."""
 
     def __init__(self, kernel: Any = None, **kwargs: Any) -> None:
@@ -244,6 +244,7 @@ def test_two_files_over_one_embedding_are_told_by_their_bits(tmp_path: Path) -> 
     right.save(paths[1])
 
     found = inspect_many(paths)
+    assert isinstance(found, Inspections)
     pairs = {(c.source, c.target, c.match) for c in found.between}
     assert ("a:table", "b:table", "equal") in pairs
 

@@ -26,7 +26,7 @@ _TOLERANCE = 1e-5
 
 
 def keras_to_torch(
-    graph: Graph, model: Path, output: Path, *, full: bool, force: bool
+    graph: Graph, model: Path, output: Path, *, written_by: str, full: bool, force: bool
 ) -> surgery.Result:
     """Writes `model.py` and `model.safetensors` for a Keras graph, and proves them.
 
@@ -40,11 +40,13 @@ def keras_to_torch(
         warnings = tuple(_unusual_numbers(graph))
         if not full:
             return surgery.Result(Proof(reread=True), warnings)
-        result = _compare(graph, mapped, model, folder)
+        result = _compare(graph, mapped, model, folder, keras_run.writer(graph, written_by))
         return replace(result, warnings=(*warnings, *result.warnings))
 
 
-def _compare(graph: Graph, mapped: Graph, model: Path, folder: Path) -> surgery.Result:
+def _compare(
+    graph: Graph, mapped: Graph, model: Path, folder: Path, written_by: str
+) -> surgery.Result:
     if not torch_run.is_installed():
         return _unproved("PyTorch is not installed here, so the module was not run")
     inputs = example_inputs(graph)
@@ -56,7 +58,7 @@ def _compare(graph: Graph, mapped: Graph, model: Path, folder: Path) -> surgery.
     if not keras_run.is_installed():
         word = "Keras is not installed here, so outputs were not compared with the original's"
         return surgery.Result(proof, (word,))
-    expected, warnings = _keras_outputs(graph, model, inputs)
+    expected, warnings = _keras_outputs(graph, model, inputs, written_by)
     if expected is None:
         return surgery.Result(proof, warnings)
     difference = largest_difference(expected, module.outputs)
@@ -74,21 +76,21 @@ def _unproved(reason: str) -> surgery.Result:
 
 
 def _keras_outputs(
-    graph: Graph, model: Path, inputs: Mapping[str, Array]
+    graph: Graph, model: Path, inputs: Mapping[str, Array], written_by: str
 ) -> tuple[tuple[Array, ...] | None, tuple[str, ...]]:
     """What the original gives; where nothing opens it, what its modern form gives."""
     try:
-        return keras_run.outputs(model, inputs), ()
+        return keras_run.outputs(model, inputs, written_by), ()
     except TiesurgeonError:
         pass
     with TemporaryDirectory(prefix="tiesurgeon-modern-") as folder:
         modern = Path(folder, "modern.keras")
         try:
             write_keras(surgery.expressible(graph), modern, provenance={})
-            found = keras_run.outputs(modern, inputs)
+            found = keras_run.outputs(modern, inputs, "keras 3")
         except TiesurgeonError as error:
             return None, (f"outputs were not compared: Keras cannot run the model ({error})",)
-    return found, ("stock Keras cannot open the original: compared with its converted form",)
+    return found, ("no Keras here opens the original: outputs were compared with its modern form",)
 
 
 def largest_difference(one: tuple[Array, ...], other: tuple[Array, ...]) -> float:

@@ -106,6 +106,7 @@ def _warnings(graph: Graph) -> list[str]:
     if graph.calls or graph.op == "Sequential":
         return []
     if not graph.op:
-        return ["weights only: the file holds no graph, so roles are guessed from names and shapes"]
+        guessed = "the file holds no graph, so roles are guessed from names and shapes"
+        return [f"weights only: {guessed}; give the architecture, if you have it, as --config"]
     reason = f"{graph.op} is a subclassed model: its graph is Python code and not in the file"
     return [f"{reason}, so roles are guessed from names and shapes, and it cannot be changed"]

@@ -12,6 +12,7 @@ import numpy as np
 from tiesurgeon import __version__, crossing, edits, files, find, fit, formats, pairing
 from tiesurgeon.errors import TieRefused, UnsupportedFormat
 from tiesurgeon.graph import Array, Graph
+from tiesurgeon.names import Spot
 from tiesurgeon.outcome import MadeTie, Outcome, Proof
 from tiesurgeon.rooms.keras import recipes, surgery
 from tiesurgeon.rooms.keras.read import KerasFile, read
@@ -50,22 +51,38 @@ def tie(
         line = "no two matrices of this model are bit-equal and can be one: nothing to tie"
         return _nothing(model, found, line, tuple(work.warnings))
     surgery.expressible(work.graph)
+    planned = Outcome(
+        input=model,
+        output=None,
+        format=output.suffix.lstrip("."),
+        ties=tuple(work.ties),
+        parameters=(count(found.graph), count(work.graph)),
+        bytes=(model.stat().st_size, model.stat().st_size),
+        proof=Proof(),
+        warnings=(*_words(found, output), *work.warnings),
+        lines=tuple(work.lines),
+    )
     if dry_run:
-        return _planned(model, output, found, work)
+        return planned
     order = surgery.Order(
-        work.untied, work.graph, model if config is None else None, _provenance(model, work.ties),
-        values_changed=work.values_changed, training=_training(found, model, output),
-    )  # fmt: skip
+        before=work.untied,
+        after=work.graph,
+        original=model if config is None else None,
+        provenance=_provenance(model, work.ties),
+        training=found.training,
+        written_by=found.writer,
+        values_changed=work.values_changed,
+    )
     with files.writing(output, force=force, inputs=[model]) as path:
         result = surgery.produce(order, path, full=proof == "full")
         size = path.stat().st_size
     return replace(
-        _planned(model, output, found, work),
+        planned,
         output=output,
         bytes=(model.stat().st_size, size),
         proof=result.proof,
-        warnings=(*work.warnings, *result.warnings),
-        lines=(*work.lines, *result.lines),
+        warnings=(*planned.warnings, *result.warnings),
+        lines=(*planned.lines, *result.lines),
     )
 
 
@@ -88,7 +105,7 @@ def convert(
     found = _keras(model, config)
     if to == "torch":
         result = crossing.keras_to_torch(
-            found.graph, model, output, full=proof == "full", force=force
+            found.graph, model, output, written_by=found.writer, full=proof == "full", force=force
         )
         size = (output / "model.safetensors").stat().st_size
         return _converted(model, found, output, to, result, size)
@@ -97,9 +114,13 @@ def convert(
     if output.suffix not in (f".{to}", ".hdf5"):
         raise UnsupportedFormat(f"-o {output}: --to {to} writes a file that ends in .{to}")
     order = surgery.Order(
-        found.graph, found.graph, model if config is None else None, _provenance(model, ()),
-        training=_training(found, model, output),
-    )  # fmt: skip
+        before=found.graph,
+        after=found.graph,
+        original=model if config is None else None,
+        provenance=_provenance(model, ()),
+        training=found.training,
+        written_by=found.writer,
+    )
     with files.writing(output, force=force, inputs=[model]) as path:
         result = surgery.produce(order, path, full=proof == "full")
         size = path.stat().st_size
@@ -134,7 +155,7 @@ class _Work:
             one, other = pairing.find_spots(self.graph, source, target)
         self._tie(self._turned(one, other))
 
-    def _turned(self, one: pairing.Spot, other: pairing.Spot) -> pairing.Pair:
+    def _turned(self, one: Spot, other: Spot) -> pairing.Pair:
         assert one.view is not None
         assert other.view is not None
         closer = True
@@ -214,20 +235,26 @@ def _keras(model: Path, config: Path | None) -> KerasFile:
     return found
 
 
-def _planned(model: Path, output: Path, found: KerasFile, work: _Work) -> Outcome:
-    size, before, after = model.stat().st_size, count(found.graph), count(work.graph)
-    return Outcome(
-        model, None, output.suffix.lstrip("."), tuple(work.ties), (before, after),
-        (size, size), Proof(), (*found.notes, *work.warnings), tuple(work.lines),
-    )  # fmt: skip
-
-
 def _nothing(model: Path, found: KerasFile, line: str, warnings: tuple[str, ...]) -> Outcome:
     size, parameters = model.stat().st_size, count(found.graph)
     return Outcome(
-        model, None, model.suffix.lstrip("."), (), (parameters, parameters), (size, size), Proof(),
-        warnings, (line,),
-    )  # fmt: skip
+        input=model,
+        output=None,
+        format=model.suffix.lstrip("."),
+        ties=(),
+        parameters=(parameters, parameters),
+        bytes=(size, size),
+        proof=Proof(),
+        warnings=warnings,
+        lines=(line,),
+    )
+
+
+def _words(found: KerasFile, output: Path) -> tuple[str, ...]:
+    """What the file had and the output will not have."""
+    if found.training is None or output.suffix not in surgery.SUFFIXES:
+        return found.notes
+    return (*found.notes, "the model was compiled and still is, but its optimizer starts afresh")
 
 
 def _converted(
@@ -235,21 +262,20 @@ def _converted(
 ) -> Outcome:
     parameters = count(found.graph)
     return Outcome(
-        model, output, to, _present(found.graph), (parameters, parameters),
-        (model.stat().st_size, size), result.proof, (*found.notes, *result.warnings), result.lines,
-    )  # fmt: skip
+        input=model,
+        output=output,
+        format=to,
+        ties=_present(found.graph),
+        parameters=(parameters, parameters),
+        bytes=(model.stat().st_size, size),
+        proof=result.proof,
+        warnings=(*_words(found, output), *result.warnings),
+        lines=result.lines,
+    )
 
 
 def _present(graph: Graph) -> tuple[MadeTie, ...]:
     return tuple(MadeTie(t.source, t.target, t.perm, t.kind) for t in find.ties(graph))
-
-
-def _training(found: KerasFile, model: Path, output: Path) -> dict[str, object] | None:
-    """How the model was compiled, where the output keeps that in the same way."""
-    kept = {".keras": ".keras", ".h5": ".h5", ".hdf5": ".h5"}
-    same = kept.get(model.suffix) == kept.get(output.suffix)
-    modern = found.writer.removeprefix("keras ").startswith("3")
-    return dict(found.training) if same and modern and found.training is not None else None
 
 
 def _provenance(model: Path, ties: Sequence[MadeTie]) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,9 +14,33 @@ import numpy as np
 import torch
 
 from tiesurgeon.graph import Array, Graph
+from tiesurgeon.mapping.layers.registry import Example, pairs
 from tiesurgeon.mapping.to_torch import to_torch
 from tiesurgeon.rooms.keras.read import read
 from tiesurgeon.rooms.pytorch.write import write
+
+
+def examples() -> list[tuple[str, int, Example]]:
+    """Every example of the table: the Keras class, a number, the example."""
+    found = []
+    for name, pair in pairs():
+        mine = [example for example in pair.examples if (example.of or pair.keras) == name]
+        found += [(name, number, example) for number, example in enumerate(mine)]
+    return found
+
+
+def built(name: str, config: Mapping[str, Any]) -> keras.Layer:
+    """The Keras layer of an example; layers that it wraps are given by class and config."""
+    layer: keras.Layer = getattr(keras.layers, name)(**{k: _part(v) for k, v in config.items()})
+    return layer
+
+
+def _part(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_part(item) for item in value]
+    if isinstance(value, dict) and "class_name" in value:
+        return built(value["class_name"], value["config"])
+    return value
 
 
 def graph_of(model: keras.Model, folder: Path) -> Graph:

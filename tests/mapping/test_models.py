@@ -117,9 +117,7 @@ def nested() -> Built:
     x = layers.Embedding(V, H, mask_zero=True, name="table")(inner_in)
     x = layers.Bidirectional(layers.LSTM(H, return_sequences=True))(x)
     encoder = keras.Model(inner_in, x, name="encoder")
-    head = keras.Sequential(
-        [keras.Input((7, 2 * H)), layers.GRU(5), layers.Dense(2)], name="head"
-    )
+    head = keras.Sequential([keras.Input((7, 2 * H)), layers.GRU(5), layers.Dense(2)], name="head")
     a, b = keras.Input((7,), dtype="int32", name="a"), keras.Input((7,), dtype="int32", name="b")
     x = layers.Average()([head(encoder(a)), head(encoder(b))])
     return keras.Model([a, b], x, name="nested"), [_ids(3, 7, high=2), _ids(3, 7, high=2, seed=1)]
@@ -154,7 +152,8 @@ def masks_merged() -> Built:
     joined = layers.LSTM(2)(layers.Concatenate(axis=1)([x, z]))
     lost = layers.LSTM(2)(layers.Multiply()([x, z]))
     pooled = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(x))
-    model = keras.Model([a, b], [added, joined, lost, pooled], name="masks")
+    largest = layers.LSTM(2)(layers.Maximum()([features, x, y]))
+    model = keras.Model([a, b], [added, joined, lost, pooled, largest], name="masks")
     return model, [_ids(4, 7, low=0, high=2) | 1 * (np.arange(7) == 3), _ids(4, 7, seed=1, high=2)]
 
 

@@ -100,7 +100,7 @@ def _proposals(flow: Flow, spots: Sequence[Spot]) -> list[Proposal]:
         return list(by_names(spots))
     tokens = [t for t in token_tables(flow, tables(flow)) if is_floating(t.view)]
     products = [p for p in projections(flow) if is_floating(p.view)]
-    found = list(declared(flow, tokens, products))
+    found = list(declared(flow, tokens, products, spots))
     found += to_outputs(flow, tokens, products)
     found += between_tables(flow, tokens)
     found += mirrored(flow, products)
@@ -141,8 +141,9 @@ def _rank(found: _Measured) -> tuple[int, int, int, tuple[int, int]]:
 
 
 def _saved(proposal: Proposal) -> int:
-    one, two = _storage(proposal.source), _storage(proposal.target)
-    return 0 if one is None or two is None or one is two else two.nbytes
+    freed = [_storage(spot) for spot in (proposal.target, *proposal.copies)]
+    kept = _storage(proposal.source)
+    return sum(s.nbytes for s in freed if s is not None and s is not kept)
 
 
 def _storage(spot: Spot) -> Storage | None:
@@ -160,11 +161,19 @@ def _candidate(found: _Measured, names: Names) -> Candidate:
         comparison.relative_difference if comparison else None,
         comparison.cosine if comparison else None,
         _saved(proposal),
-        proposal.reason + (_TWICE if found.match == "equal" and _is_twin(proposal) else ""),
+        proposal.reason + _why_equal(found),
     )
 
 
-_TWICE = "; Keras writes a layer that two nested models share twice into .h5 files"
+def _why_equal(found: _Measured) -> str:
+    one, two = found.proposal.source, found.proposal.target
+    if found.match != "equal":
+        return ""
+    if _storage(one) is _storage(two):
+        return "; two variables on one storage, which look tied but are trained apart"
+    if _is_twin(found.proposal):
+        return "; Keras writes a layer that two nested models share twice into .h5 files"
+    return ""
 
 
 def _is_twin(proposal: Proposal) -> bool:
@@ -202,6 +211,8 @@ def _found_alike(
         if found.match == "equal":
             joined.join(*_pair(found.proposal))
     pairs = {_pair(found.proposal) for found in known if found.match in ("equal", "close")}
+    copies = {_identity(spot) for found in known for spot in found.proposal.copies}
+    spots = [spot for spot in spots if _identity(spot) not in copies]
     for duplicate in _duplicates(spots):
         if joined.join(*_pair(duplicate)):
             proposal = _equal_proposal(flow, duplicate)
@@ -238,8 +249,6 @@ def _equal_proposal(flow: Flow, found: _Duplicate) -> Proposal:
     reason = "the same numbers bit by bit"
     if found.perm is not None:
         reason += ", transposed"
-    if _storage(one) is _storage(two):
-        reason = "two variables on one storage: they look tied but are trained apart"
     return Proposal(one, two, found.perm, role, reason)
 
 

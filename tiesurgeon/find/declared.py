@@ -14,9 +14,8 @@ from tiesurgeon.find.flow import Flow, Node
 from tiesurgeon.find.projections import Projection
 from tiesurgeon.find.proposals import TRANSPOSED, Proposal, Role
 from tiesurgeon.find.tables import Table
-from tiesurgeon.find.values import Perm, is_floating
-from tiesurgeon.graph import Layer, Shape
-from tiesurgeon.names import Spot, matrices
+from tiesurgeon.graph import Layer
+from tiesurgeon.names import Spot
 
 # Not the built-in Conv2DTranspose and Transpose.
 _SAYS_TIED = re.compile(r"tied|tying|transposed|embeddings?_?transpose$|shared_?weight")
@@ -29,7 +28,10 @@ Source = Table | Projection
 
 
 def declared(
-    flow: Flow, tokens: Sequence[Table], products: Sequence[Projection]
+    flow: Flow,
+    tokens: Sequence[Table],
+    products: Sequence[Projection],
+    spots: Sequence[Spot],
 ) -> Iterator[Proposal]:
     """A proposal for each layer that declares a tie, with the layer it means."""
     taken: set[int] = set()
@@ -44,7 +46,9 @@ def declared(
         found = _source(flow, node, named, (*tokens, *products), taken)
         if found is not None:
             taken.add(id(found))
-            yield from _proposals(node, found, named)
+            # Its weights may be listed under a wrapper such as TimeDistributed.
+            held = [spot for spot in spots if f"{node.path}/".startswith(f"{spot.path}/")]
+            yield _proposal(node, found, named, held)
 
 
 def _named_layer(layer: Layer) -> str | None:
@@ -96,31 +100,33 @@ def _fits(layer: Layer, source: Source) -> bool:
     units = layer.config.get("units", layer.config.get("output_dim"))
     if isinstance(units, int) and units != rows:
         return False
-    own = [view.shape for view in layer.views]
-    return all(shape == (rows,) for shape in own if len(shape) == 1) and all(
-        sorted(shape) == sorted(source.view.shape) for shape in own if len(shape) == 2
+    # Beside its own bias it may list the other layer's, as `.h5` files do.
+    known = {(rows,), *(view.shape for view in source.spot.layer.views)}
+    matrix = sorted(source.view.shape)
+    return all(
+        view.shape in known if len(view.shape) == 1 else sorted(view.shape) == matrix
+        for view in layer.views
     )
 
 
-def _proposals(node: Node, source: Source, named: str | None) -> Iterator[Proposal]:
+def _proposal(node: Node, source: Source, named: str | None, held: Sequence[Spot]) -> Proposal:
     role: Role = "embedding-output" if isinstance(source, Table) else "dense-dense"
     name = source.spot.layer.name
     how = f"its config names {named}" if named else f"its class says so, and {name} is what fits"
     says = f"{node.layer.op} is a custom layer that uses another's weights: {how}"
-    held = [view for view in matrices(node.layer) if is_floating(view)]
-    if not held:
-        target = Spot(node.path, node.layer, None)
-        reason = f"{says}; it holds no matrix of its own"
-        yield Proposal(source.spot, target, TRANSPOSED, role, reason, declared=True)
-    for view in held:
-        fits, perm = _orientation(source.view.shape, view.shape)
-        if fits and view.variable is not source.view.variable:
-            target = Spot(node.path, node.layer, view)
-            reason = f"{says}; it holds a copy of the matrix"
-            yield Proposal(source.spot, target, perm, role, reason)
-
-
-def _orientation(source: Shape, target: Shape) -> tuple[bool, Perm | None]:
-    if target == source[::-1]:
-        return True, TRANSPOSED
-    return target == source, None
+    others = [spot for spot in held if spot.view and spot.view.variable is not source.view.variable]
+    own = [s for s in others if s.view and s.view.shape == source.view.shape[::-1]]
+    copies = tuple(spot for spot in others if spot not in own)
+    if own:
+        reason = f"{says}; it holds the matrix transposed"
+        return Proposal(source.spot, own[0], TRANSPOSED, role, reason, copies=copies)
+    kept = "the file holds a second copy" if copies else "it holds no matrix of its own"
+    return Proposal(
+        source.spot,
+        Spot(node.path, node.layer, None),
+        TRANSPOSED,
+        role,
+        f"{says}; {kept}",
+        declared=True,
+        copies=copies,
+    )

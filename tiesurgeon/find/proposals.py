@@ -30,7 +30,8 @@ _MOST_VOCABULARIES = 3
 class Proposal:
     """A pair worth comparing; `distance` puts the nearer of two equally good ones first.
 
-    `declared`: the file itself says that the target is to be the source.
+    `declared`: the file itself says that the target is to be the source. `copies` are
+    further variables of the target's layer, which Keras wrote because it held the source.
     """
 
     source: Spot
@@ -40,6 +41,7 @@ class Proposal:
     reason: str
     distance: tuple[int, int] = (0, 0)
     declared: bool = False
+    copies: tuple[Spot, ...] = ()
 
 
 def to_outputs(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tiesurgeon.graph import Call, Graph, Layer, Value, values_in
 from tiesurgeon.mapping.names import Names
+from tiesurgeon.mapping.order import in_order
 from tiesurgeon.mapping.torch_words import is_module
 
 Dims = tuple[int | None, ...]
@@ -108,15 +109,24 @@ class Body:
         return self._first[value]
 
     def graph(
-        self, name: str, inputs: Iterable[Value], outputs: Any, config: dict[str, Any]
+        self, name: str, inputs: Sequence[Value], outputs: Any, config: dict[str, Any]
     ) -> Graph:
-        """The finished graph."""
+        """The finished graph, its calls and layers in the order in which they are used."""
+        ends = [value.call for value in (*inputs, *values_in(outputs))]
+        calls = in_order({call.id: call for call in self.calls}, ends, self._in_turn)
+        layers = dict.fromkeys(call.layer for call in calls)
         return Graph(
             name,
             "nn.Module",
-            tuple(self.layers.values()),
-            tuple(self.calls),
+            tuple(self.layers[layer] for layer in layers),
+            calls,
             tuple(inputs),
             outputs,
             config,
         )
+
+    def _in_turn(self, call: Call) -> list[Value]:
+        """What a call takes, in the order to be computed: the main argument of a module last,
+        so that its chain of layers is not interrupted by the mask or the states."""
+        values = list(call.inputs)
+        return values[::-1] if is_module(self.layers[call.layer].op) else values

@@ -56,20 +56,24 @@ def output_masks(layer: Layer, call: Call, masks: Sequence[Mask | None]) -> list
         return _recurrent(layer, first)
     if layer.op in MERGING:
         known = [mask for mask in masks if mask is not None]
-        return [_or(known) if len(known) == len(masks) else None]
+        return [either(known) if len(known) == len(masks) else None]
     if layer.op == "Concatenate" and any(masks):
-        return [_concatenated(config.get("axis", -1), values, masks)]
+        return [concatenated(config.get("axis", -1), values, masks)]
     return [None]
 
 
 def uses_of(layer: Layer, call: Call, masks: dict[Value, Mask | None]) -> dict[str, Any]:
-    """The mask arguments that Keras fills in for this call: a mask, or a list of them."""
+    """The mask arguments that Keras fills in for this call: a mask, or a list of them. (Multiply,
+    Maximum and Minimum have no such argument: they look at the masks of their inputs.)"""
     if layer.op in RECURRENT | {"GlobalAveragePooling1D", "Softmax"}:
         # With initial_state among the arguments Keras looks for `sequences_mask`, finds no
         # such parameter, and leaves the mask out.
-        if len(call.inputs) > 1 or call.kwargs.get("mask") is not None:
+        if len(call.inputs) > 1:
             return {}
         return _only_masks({"mask": masks.get(call.inputs[0])})
+    if layer.op in ("Multiply", "Maximum", "Minimum"):
+        found = [masks.get(value) for value in values_in(call.args[:1])]
+        return {"mask": found} if any(found) else {}
     if layer.op in ("Attention", "AdditiveAttention") and call.kwargs.get("mask") is None:
         found = [masks.get(value) for value in values_in(call.args[:1])]
         return {"mask": found} if any(found) else {}
@@ -101,15 +105,16 @@ def _recurrent(layer: Layer, mask: Mask | None) -> list[Mask | None]:
     return [mask, mask] if two else [mask]
 
 
-def _or(masks: Sequence[Mask]) -> Mask:
+def either(masks: Sequence[Mask]) -> Mask:
+    """True where any of the masks is."""
     distinct = tuple(dict.fromkeys(masks))
     return distinct[0] if len(distinct) == 1 else Mask("or", distinct)
 
 
-def _concatenated(axis: int, values: list[Value], masks: Sequence[Mask | None]) -> Mask | None:
+def concatenated(axis: int, values: list[Value], masks: Sequence[Mask | None]) -> Mask | None:
     """Along features a step counts where any part has it; along time the masks are joined."""
     known = [mask for mask in masks if mask is not None]
     if axis in (1, -2):
         pairs = zip(masks, values, strict=True)
         return Mask("joined", tuple(mask or Mask("ones", (value,)) for mask, value in pairs))
-    return _or(known) if len(known) == len(masks) else None
+    return either(known) if len(known) == len(masks) else None

@@ -14,6 +14,7 @@ from typing import Any
 
 from tiesurgeon.errors import UnmappedLayer
 from tiesurgeon.graph import Call, Graph, Layer, Value, values_in
+from tiesurgeon.mapping.mask_recognition import recognise
 from tiesurgeon.mapping.mask_rules import ATTENTION, Mask, output_masks, uses_of
 from tiesurgeon.mapping.names import Names
 from tiesurgeon.mapping.order import in_order
@@ -45,7 +46,7 @@ class _Level:
         if layer.body is not None:
             found = self._through_nested(call, layer.body)
         else:
-            self.uses[call.id] = uses_of(layer, call, self.masks)
+            self.uses[call.id] = self._stated(call) or uses_of(layer, call, self.masks)
             found = output_masks(layer, call, self._first_masks(call))
         for index, mask in enumerate(found):
             self.masks.setdefault(Value(call.id, index), mask)
@@ -54,10 +55,18 @@ class _Level:
         if layer.op == "TimeDistributed":
             self._check_time_distributed(call, layer)
 
+    def _stated(self, call: Call) -> dict[str, Mask]:
+        """The mask arguments that the file spells out."""
+        return {
+            name: recognise(self.graph, value)
+            for name, value in call.kwargs.items()
+            if name == "mask" and isinstance(value, Value)
+        }
+
     def _first_masks(self, call: Call) -> list[Mask | None]:
         given = call.kwargs.get("mask")
         if isinstance(given, Value):
-            return [Mask("given", (given,))]
+            return [recognise(self.graph, given)]
         return [self.masks.get(value) for value in values_in(call.args[:1])]
 
     def _through_nested(self, call: Call, body: Graph) -> list[Mask | None]:

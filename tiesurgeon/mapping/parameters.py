@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from tiesurgeon.errors import UnmappedLayer
-from tiesurgeon.graph import Array, Storage, Variable, View, in_memory
+from tiesurgeon.graph import Array, Kind, Storage, Variable, View, in_memory
 from tiesurgeon.mapping.layout import Layout, of_view
 
 Chosen = dict[tuple[Variable, Layout], Layout]
@@ -63,9 +63,9 @@ def choose(wanted: dict[Variable, list[tuple[Layout, bool]]]) -> Chosen:
     return chosen
 
 
-def constant(name: str, role: str, array: Array) -> View:
-    """A frozen parameter that Keras does not have."""
-    return View(role, Variable(name, in_memory(name, array), trainable=False))
+def constant(name: str, role: str, array: Array, kind: Kind = "weight") -> View:
+    """Numbers that are no Keras variable: a frozen parameter, or a buffer."""
+    return View(role, Variable(name, in_memory(name, array), trainable=False, kind=kind))
 
 
 def _laid_out(storage: Storage, layout: Layout) -> Storage:

@@ -144,7 +144,15 @@ class Site:
         if any(view.perm for view in module.views):
             return self._as_function(module, *args)
         self.body.layers.setdefault(name, module)
+        if module.views and module.op != "nn.Embedding":
+            args = map_values(args, self._as_float)
         return self.body.call(name, *args, hint=self.hint, options=options)
+
+    def _as_float(self, value: Value) -> Value:
+        """Keras multiplies integers with float weights; PyTorch does not."""
+        if "float" in self.fact(value).dtype:
+            return value
+        return self.call(".float", value, dtype="float32")
 
     def views(
         self, name: str, source: Layer, pairs: Iterable[Weight], is_table: bool = False

@@ -34,6 +34,7 @@ def to_torch(graph: Graph) -> Graph:
     explicit = masks.explicit(graph)
     first = Conversion()
     first.model(explicit)
+    _check_all_used(explicit, first.parameters)
     return Conversion(Parameters(choose(first.parameters.wanted))).model(explicit)
 
 
@@ -107,6 +108,20 @@ class Conversion:
         results = site.run(*args, **kwargs)
         for index, result in enumerate((results,) if isinstance(results, Value) else results):
             values[Value(call.id, index)] = result
+
+
+def _check_all_used(graph: Graph, parameters: Parameters) -> None:
+    """Every weight must have found its way: one that nobody asked for means an option or a
+    wrapper that the table does not know."""
+    for path, layer in graph.walk():
+        for view in layer.views:
+            is_weight = view.variable.kind in ("weight", "buffer")
+            if is_weight and view.variable not in parameters.wanted:
+                raise UnmappedLayer(
+                    f"layer '{path}' ({layer.op}): its weight {view.role} has no place in the "
+                    f"PyTorch layer; to add it, extend the block of {layer.op} in "
+                    f"tiesurgeon/mapping/layers"
+                )
 
 
 def _input_fact(layer: Layer) -> Fact:

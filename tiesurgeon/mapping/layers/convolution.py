@@ -29,7 +29,9 @@ def geometry(layer: Layer) -> tuple[int, tuple[int, ...], tuple[int, ...], tuple
     return rank, kernel, strides, dilation
 
 
-class _Convolution(Pair):
+class Convolution(Pair):
+    """What convolutions have in common: their options and the shape of what comes out."""
+
     options = OPTIONS
     layout = "own"
 
@@ -50,7 +52,7 @@ class _Convolution(Pair):
         return filters
 
 
-def _spatial(layer: Layer) -> dict[str, Any]:
+def spatial(layer: Layer) -> dict[str, Any]:
     """stride and dilation, where they are not 1."""
     _, _, strides, dilation = geometry(layer)
     found = {"stride": simplest(strides), "dilation": simplest(dilation)}
@@ -113,7 +115,7 @@ CONV_EXAMPLES = (
 
 
 @layer_pair(keras="Conv1D Conv2D Conv3D", torch="nn.Conv")
-class Conv(_Convolution):
+class Conv(Convolution):
     """A convolution of one, two or three axes"""
 
     examples = CONV_EXAMPLES
@@ -133,17 +135,17 @@ class Conv(_Convolution):
             "in_channels": weight.shape[-2] * groups,
             "out_channels": weight.shape[-1],
             "kernel_size": simplest(kernel),
-            **_spatial(site.layer),
+            **spatial(site.layer),
             **padding,
             **({"groups": groups} if groups > 1 else {}),
-            **_bias(site.layer),
+            **bias_option(site.layer),
         }
         value = site.module(value, op=f"nn.Conv{rank}d", config=config)
         return site.activate(value)
 
 
 @layer_pair(keras="DepthwiseConv1D DepthwiseConv2D", torch="nn.Conv")
-class DepthwiseConv(_Convolution):
+class DepthwiseConv(Convolution):
     """Every channel convolved for itself: kernel (h, w, in, m) to weight (in * m, 1, h, w)"""
 
     examples = (
@@ -160,11 +162,11 @@ class DepthwiseConv(_Convolution):
         return None if given is None else given * int(layer.config["depth_multiplier"])
 
     def forward(self, site: Site, *args: Any, **kwargs: Any) -> Value:
-        return site.activate(_depthwise(site, args[0], "kernel", _bias(site.layer), ""))
+        return site.activate(_depthwise(site, args[0], "kernel", bias_option(site.layer), ""))
 
 
 @layer_pair(keras="SeparableConv1D SeparableConv2D", torch="nn.Conv")
-class SeparableConv(_Convolution):
+class SeparableConv(Convolution):
     """A depthwise convolution, then one of size 1 over the channels"""
 
     examples = (
@@ -188,7 +190,7 @@ class SeparableConv(_Convolution):
                 "in_channels": pointwise.shape[-2],
                 "out_channels": pointwise.shape[-1],
                 "kernel_size": 1,
-                **_bias(site.layer),
+                **bias_option(site.layer),
             },
             weights=(
                 WeightPair("pointwise_kernel", "weight", permute(rank + 1, rank, *range(rank))),
@@ -217,7 +219,7 @@ def _depthwise(site: Site, value: Value, kernel: str, bias: dict[str, Any], suff
         "in_channels": channels,
         "out_channels": channels * multiplier,
         "kernel_size": simplest(size),
-        **_spatial(site.layer),
+        **spatial(site.layer),
         **padding,
         "groups": channels,
         **bias,
@@ -226,84 +228,6 @@ def _depthwise(site: Site, value: Value, kernel: str, bias: dict[str, Any], suff
     return site.module(value, op=op, config=config, weights=pairs, suffix=suffix)
 
 
-@layer_pair(keras="Conv1DTranspose Conv2DTranspose Conv3DTranspose", torch="nn.ConvTranspose")
-class ConvTranspose(_Convolution):
-    """The transposed convolution: kernel (h, w, out, in) to weight (in, out, h, w).
-
-    Keras crops the full result to stride * size ("same") or to it plus what a larger kernel
-    adds ("valid"); PyTorch's padding crops both sides alike, so the rest is cut off after.
-    """
-
-    examples = (
-        Example(((11, 5),), {"filters": 3, "kernel_size": 2, "strides": 2}, of="Conv1DTranspose"),
-        Example(((2, 3, 4, 5),), {"filters": 2, "kernel_size": 3}, of="Conv3DTranspose"),
-        *(
-            Example(
-                ((5, 7, 3),),
-                {"filters": 2, "kernel_size": kernel, "strides": strides, "padding": padding},
-                of="Conv2DTranspose",
-            )
-            for kernel, strides in ((3, 2), (2, 2), (4, 2), (3, 1), (2, 3))
-            for padding in ("same", "valid")
-        ),
-    )
-
-    def weights_of(self, layer: Layer) -> Iterable[Weight]:
-        rank = geometry(layer)[0]
-        yield WeightPair("kernel", "weight", permute(rank + 1, rank, *range(rank)))
-        yield WeightPair("bias", "bias")
-
-    def shape(self, layer: Layer, *shapes: Dims) -> Dims:
-        first = layer.config.get("data_format") == "channels_first"
-        sizes = shapes[0][2:] if first else shapes[0][1:-1]
-        _, kernel, strides, _ = geometry(layer)
-        valid = layer.config["padding"] == "valid"
-        grown = [
-            None if size is None else size * s + (max(k - s, 0) if valid else 0)
-            for size, k, s in zip(sizes, kernel, strides, strict=True)
-        ]
-        filters = layer.config["filters"]
-        return (shapes[0][0], filters, *grown) if first else (shapes[0][0], *grown, filters)
-
-    def forward(self, site: Site, *args: Any, **kwargs: Any) -> Value:
-        rank, kernel, strides, dilation = geometry(site.layer)
-        if set(dilation) != {1} or site.option("output_padding") is not None:
-            raise site.refuse("dilation_rate or output_padding")
-        weight = site.layer.view("kernel")
-        assert weight is not None
-        crops = [_crop(k, s, site.option("padding")) for k, s in zip(kernel, strides, strict=True)]
-        padding = [min(crop) if min(crop) > 0 else 0 for crop in crops]
-        # One more on the far side than the kernel reaches: output_padding.
-        extra = [max(0, -(after - pad)) for (_, after), pad in zip(crops, padding, strict=True)]
-        config = {
-            "in_channels": weight.shape[-1],
-            "out_channels": weight.shape[-2],
-            "kernel_size": simplest(kernel),
-            **_spatial(site.layer),
-            **({"padding": simplest(padding)} if any(padding) else {}),
-            **({"output_padding": simplest(extra)} if any(extra) else {}),
-            **_bias(site.layer),
-        }
-        op = f"nn.ConvTranspose{rank}d"
-        value = site.module(site.first(args[0]), op=op, config=config)
-        left = [
-            slice(before - pad or None, -(after - pad) if after > pad else None)
-            for (before, after), pad in zip(crops, padding, strict=True)
-        ]
-        if any(part != slice(None) for part in left):
-            value = site.call("[]", value, (..., *left))
-        return site.activate(value)
-
-
-def _crop(kernel: int, stride: int, padding: str) -> tuple[int, int]:
-    """How much of the full result, stride * (size - 1) + kernel, Keras cuts off before and
-    after; less than 0 where it adds zeros."""
-    surplus = kernel - stride
-    if padding == "valid":
-        return 0, min(surplus, 0)
-    before = max(surplus, 0) // 2
-    return before, surplus - before
-
-
-def _bias(layer: Layer) -> dict[str, Any]:
+def bias_option(layer: Layer) -> dict[str, Any]:
+    """The constructor's `bias`, where there is none."""
     return {} if layer.view("bias") else {"bias": False}

@@ -9,6 +9,7 @@ from tiesurgeon.mapping.building import Dims
 from tiesurgeon.mapping.layers.registry import Example, Examples, Pair, layer_pair
 from tiesurgeon.mapping.layers.shapes import broadcast
 from tiesurgeon.mapping.site import Site
+from tiesurgeon.mapping.torch_words import Name
 
 TWO = ((7, 5), (7, 5))
 
@@ -29,10 +30,26 @@ class _Merge(Pair):
 
     def forward(self, site: Site, *args: Any, **kwargs: Any) -> Value:
         values = same_rank(site, list(values_in(args)))
+        masks = kwargs.get("mask")
+        if masks and values == list(values_in(args)):  # values given a new axis lose their mask
+            return self.masked(site, [site.plain(value) for value in values], masks)
         result = values[0]
         for other in values[1:]:
             result = site.call(self.torch, result, other)
         return result
+
+    def masked(self, site: Site, values: list[Value], masks: list[Value | None]) -> Value:
+        """The same where some steps are masked; only for layers that look at masks."""
+        raise site.refuse("a mask")
+
+
+def _masked_extreme(
+    pair: Pair, site: Site, values: list[Value], masks: list[Value | None]
+) -> Value:
+    return site.call("parts.extreme_masked", Name(pair.torch), values, masks)
+
+
+MASKED = Example(TWO, mask=True)
 
 
 @layer_pair(keras="Add", torch="+")
@@ -43,6 +60,11 @@ class Add(_Merge):
 @layer_pair(keras="Multiply", torch="*")
 class Multiply(_Merge):
     """a * b * ..."""
+
+    examples = (*_Merge.examples, MASKED)
+
+    def masked(self, site: Site, values: list[Value], masks: list[Value | None]) -> Value:
+        return site.call("parts.multiply_masked", values, masks)
 
 
 @layer_pair(keras="Subtract", torch="-")
@@ -56,10 +78,16 @@ class Subtract(_Merge):
 class Maximum(_Merge):
     """The larger of each pair of numbers"""
 
+    examples = (*_Merge.examples, MASKED)
+    masked = _masked_extreme
+
 
 @layer_pair(keras="Minimum", torch="torch.minimum")
 class Minimum(_Merge):
     """The smaller of each pair of numbers"""
+
+    examples = (*_Merge.examples, MASKED)
+    masked = _masked_extreme
 
 
 @layer_pair(keras="Average", torch="/")

@@ -29,7 +29,7 @@ class BatchNormalization(Pair):
 
     options = frozenset(
         """
-        axis momentum epsilon center scale synchronized moving_mean_initializer renorm
+        axis momentum epsilon center scale synchronized renorm_momentum
         """.split()
     )
     layout = "own"

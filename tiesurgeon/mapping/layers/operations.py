@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,8 @@ import numpy as np
 from tiesurgeon.graph import Layer, Value, values_in
 from tiesurgeon.mapping.building import Dims, Fact
 from tiesurgeon.mapping.layers.core import cast_to
+from tiesurgeon.mapping.layers.operation_shapes import Operation, axes_of
 from tiesurgeon.mapping.layers.registry import Pair, layer_pair
-from tiesurgeon.mapping.layers.reshaping import permuted, reshaped
 from tiesurgeon.mapping.layers.shapes import numpy_broadcast
 from tiesurgeon.mapping.parameters import constant
 from tiesurgeon.mapping.site import Site
@@ -35,7 +34,7 @@ UNARY = {
     **{"Floor": "torch.floor", "Ceil": "torch.ceil", "Log1p": "torch.log1p"},
     **{"Relu6": "F.relu6", "Silu": "F.silu", "Softplus": "F.softplus", "Softsign": "F.softsign"},
     **{"HardSigmoid": "F.hardsigmoid", "Selu": "F.selu", "Mish": "F.mish", "LogicalNot": "~"},
-    **{"StopGradient": ".detach", "OnesLike": "torch.ones_like", "ZerosLike": "torch.zeros_like"},
+    **{"StopGradient": ".detach"},
 }
 REDUCTIONS = {
     **{"Mean": ".mean", "Sum": ".sum", "Max": ".amax", "Min": ".amin", "Amax": ".amax"},
@@ -43,13 +42,7 @@ REDUCTIONS = {
 }
 
 
-class _Operation(Pair):
-    """Its own class per node; the shape is noted by `forward` unless it stays."""
-
-    options = frozenset(("axis", "keepdims", "initial", "newshape", "axes", "dtype", "subscripts"))
-
-
-class _Binary(_Operation):
+class _Binary(Operation):
     """A function of two tensors, or of a tensor and a number."""
 
     def shape(self, layer: Layer, *shapes: Dims) -> Dims | None:
@@ -77,7 +70,7 @@ class _Binary(_Operation):
         return site.call(self.torch, left, right, shape=shape)
 
 
-class _Unary(_Operation):
+class _Unary(Operation):
     """A function of one tensor."""
 
     pointwise = True
@@ -86,7 +79,7 @@ class _Unary(_Operation):
         return site.call(self.torch, args[0])
 
 
-class _Reduction(_Operation):
+class _Reduction(Operation):
     """A method that takes dim and keepdim."""
 
     def shape(self, layer: Layer, *shapes: Dims) -> Dims:
@@ -129,7 +122,7 @@ _enter(_Reduction, REDUCTIONS)
 
 
 @layer_pair(keras="ops.Softmax", torch=".softmax")
-class Softmax(_Operation):
+class Softmax(Operation):
     """exp(x) / sum(exp(x)) over one axis"""
 
     def forward(self, site: Site, *args: Any, **kwargs: Any) -> Value:
@@ -141,8 +134,35 @@ class LogSoftmax(Softmax):
     """The logarithm of softmax"""
 
 
+@layer_pair(keras="ops.Cumsum", torch=".cumsum")
+class Cumsum(Operation):
+    """The sum of everything up to each place along an axis"""
+
+    def forward(self, site: Site, *args: Any, **kwargs: Any) -> Value:
+        if site.option("axis") is None or site.option("dtype") is not None:
+            raise site.refuse("axis=None or a dtype")
+        return site.call(".cumsum", args[0], dim=site.option("axis"))
+
+
+@layer_pair(keras="ops.OnesLike", torch="torch.ones_like")
+class OnesLike(Operation):
+    """Ones in the shape of x"""
+
+    def dtype(self, layer: Layer, *dtypes: str) -> str:
+        return layer.config.get("dtype") or dtypes[0]
+
+    def forward(self, site: Site, *args: Any, **kwargs: Any) -> Value:
+        value = site.call(self.torch, args[0])
+        return cast_to(site, value, self.dtype(site.layer, site.fact(value).dtype))
+
+
+@layer_pair(keras="ops.ZerosLike", torch="torch.zeros_like")
+class ZerosLike(OnesLike):
+    """Zeros in the shape of x"""
+
+
 @layer_pair(keras="ops.Gelu", torch="F.gelu")
-class Gelu(_Operation):
+class Gelu(Operation):
     """x times the normal distribution function, or its approximation by tanh"""
 
     options = frozenset(("approximate",))
@@ -156,7 +176,7 @@ class Gelu(_Operation):
 
 
 @layer_pair(keras="ops.LeakyRelu", torch="F.leaky_relu")
-class LeakyRelu(_Operation):
+class LeakyRelu(Operation):
     """x above 0, negative_slope * x below"""
 
     options = frozenset(("negative_slope",))
@@ -168,7 +188,7 @@ class LeakyRelu(_Operation):
 
 
 @layer_pair(keras="ops.Clip", torch=".clamp")
-class Clip(_Operation):
+class Clip(Operation):
     """x between two numbers"""
 
     options = frozenset(("x_min", "x_max"))
@@ -179,7 +199,7 @@ class Clip(_Operation):
 
 
 @layer_pair(keras="ops.Cast", torch=".to")
-class Cast(_Operation):
+class Cast(Operation):
     """The numbers as another dtype"""
 
     def dtype(self, layer: Layer, *dtypes: str) -> None:
@@ -189,130 +209,8 @@ class Cast(_Operation):
         return cast_to(site, args[0], str(site.option("dtype")))
 
 
-@layer_pair(keras="ops.Reshape", torch=".reshape")
-class Reshape(_Operation):
-    """The same numbers in another shape, the batch included"""
-
-    def shape(self, layer: Layer, *shapes: Dims) -> None:
-        return None
-
-    def forward(self, site: Site, *args: Any, **kwargs: Any) -> Value:
-        return reshaped(site, args[0], tuple(site.option("newshape")))
-
-
-@layer_pair(keras="ops.Transpose", torch=".permute")
-class Transpose(_Operation):
-    """The axes in another order"""
-
-    def shape(self, layer: Layer, *shapes: Dims) -> None:
-        return None
-
-    def forward(self, site: Site, *args: Any, **kwargs: Any) -> Value:
-        rank = site.fact(args[0]).rank
-        return permuted(site, args[0], site.option("axes") or range(rank)[::-1])
-
-
-@layer_pair(keras="ops.ExpandDims", torch=".unsqueeze")
-class ExpandDims(_Operation):
-    """A new axis of size 1"""
-
-    def shape(self, layer: Layer, *shapes: Dims) -> None:
-        return None
-
-    def forward(self, site: Site, *args: Any, **kwargs: Any) -> Value:
-        axis = site.option("axis")
-        if not isinstance(axis, int):
-            raise site.refuse(f"axis={axis!r}")
-        shape = list(site.fact(args[0]).shape)
-        shape.insert(axis % (len(shape) + 1), 1)
-        return site.call(".unsqueeze", args[0], axis, shape=tuple(shape))
-
-
-@layer_pair(keras="ops.Squeeze", torch=".squeeze")
-class Squeeze(_Operation):
-    """Without some axes of size 1"""
-
-    def shape(self, layer: Layer, *shapes: Dims) -> Dims:
-        axes = axes_of(layer, len(shapes[0]))
-        chosen = layer.config.get("axis") is not None
-        return tuple(s for i, s in enumerate(shapes[0]) if s != 1 or (chosen and i not in axes))
-
-    def forward(self, site: Site, *args: Any, **kwargs: Any) -> Value:
-        axis = site.option("axis")
-        if axis is None:
-            return site.call(".squeeze", args[0])
-        return site.call(".squeeze", args[0], axis if isinstance(axis, int) else tuple(axis))
-
-
-@layer_pair(keras="ops.Concatenate", torch="torch.cat")
-class Concatenate(_Operation):
-    """The tensors joined along one axis"""
-
-    def shape(self, layer: Layer, *shapes: Dims) -> Dims:
-        axis = layer.config.get("axis", 0) % len(shapes[0])
-        sizes = [shape[axis] for shape in shapes]
-        size = None if None in sizes else sum(size for size in sizes if size)
-        return (*shapes[0][:axis], size, *shapes[0][axis + 1 :])
-
-    def forward(self, site: Site, *args: Any, **kwargs: Any) -> Value:
-        return site.call("torch.cat", list(args[0]), dim=site.option("axis", 0))
-
-
-@layer_pair(keras="ops.Stack", torch="torch.stack")
-class Stack(_Operation):
-    """The tensors side by side along a new axis"""
-
-    def shape(self, layer: Layer, *shapes: Dims) -> Dims:
-        shape = list(shapes[0])
-        shape.insert(layer.config.get("axis", 0) % (len(shape) + 1), len(shapes))
-        return tuple(shape)
-
-    def forward(self, site: Site, *args: Any, **kwargs: Any) -> Value:
-        return site.call("torch.stack", list(args[0]), dim=site.option("axis", 0))
-
-
-@layer_pair(keras="ops.Split", torch=".chunk")
-class Split(_Operation):
-    """Equal parts, or parts between given places"""
-
-    options = frozenset(("indices_or_sections", "axis"))
-
-    def forward(self, site: Site, *args: Any, **kwargs: Any) -> tuple[Value, ...]:
-        value: Value = args[0]
-        axis, places = site.option("axis", 0), site.option("indices_or_sections")
-        shape = list(site.fact(value).shape)
-        at = axis % len(shape)
-        size = shape[at]
-        if size is None:
-            raise site.refuse("an axis of unknown size")
-        step = size // places if isinstance(places, int) else 0
-        bounds = list(range(0, size + 1, step)) if step else [0, *places, size]
-        parts = []
-        for start, stop in pairwise(bounds):
-            index = (*[slice(None)] * at, slice(start, stop))
-            shape[at] = stop - start
-            parts.append(site.call("[]", value, index, shape=tuple(shape)))
-        return tuple(parts)
-
-
-@layer_pair(keras="ops.GetItem", torch="[]")
-class GetItem(_Operation):
-    """x[key]"""
-
-    def shape(self, layer: Layer, *shapes: Dims) -> None:
-        return None
-
-    def forward(self, site: Site, *args: Any, **kwargs: Any) -> Value:
-        key = args[1] if len(args) > 1 else kwargs["key"]
-        index = tuple(_subscript(part) for part in (key if isinstance(key, list) else [key]))
-        if any(isinstance(part, slice) and (part.step or 1) < 0 for part in index):
-            raise site.refuse("a slice that goes backwards")
-        shape = _indexed(site.fact(args[0]).shape, index)
-        return site.call("[]", args[0], index[0] if len(index) == 1 else index, shape=shape)
-
-
 @layer_pair(keras="ops.Where", torch="torch.where")
-class Where(_Operation):
+class Where(Operation):
     """One tensor where a condition holds, another elsewhere"""
 
     def shape(self, layer: Layer, *shapes: Dims) -> Dims:
@@ -327,7 +225,7 @@ class Where(_Operation):
 
 
 @layer_pair(keras="ops.Einsum", torch="torch.einsum")
-class Einsum(_Operation):
+class Einsum(Operation):
     """Sums of products as the subscripts say"""
 
     def shape(self, layer: Layer, *shapes: Dims) -> Dims:
@@ -344,31 +242,6 @@ class Einsum(_Operation):
         return site.call("torch.einsum", subscripts, *values_in(args))
 
 
-@layer_pair(keras="ops.EveryStep", torch="torch.ones")
-class EveryStep(_Operation):
-    """A mask that is true at every step; masks.py makes it, Keras has no such node"""
-
-    def shape(self, layer: Layer, *shapes: Dims) -> Dims:
-        return shapes[0][:2]
-
-    def dtype(self, layer: Layer, *dtypes: str) -> str:
-        return "bool"
-
-    def forward(self, site: Site, *args: Any, **kwargs: Any) -> Value:
-        value: Value = args[0]
-        if site.fact(value).rank > 2:
-            index = (slice(None), slice(None), *[0] * (site.fact(value).rank - 2))
-            value = site.call("[]", value, index, shape=site.fact(value).shape[:2])
-        return site.call(".bool", site.call("torch.ones_like", value))
-
-
-def axes_of(layer: Layer, rank: int) -> frozenset[int]:
-    """The axes of a reduction, all of them where none is named."""
-    axis = layer.config.get("axis")
-    axes = range(rank) if axis is None else [axis] if isinstance(axis, int) else axis
-    return frozenset(axis % rank for axis in axes)
-
-
 def tensor(site: Site, value: Any, like: Value) -> Any:
     """An operand: a value, a number, or an array that the file holds in the graph."""
     if not isinstance(value, (Mapping, list)):
@@ -380,33 +253,6 @@ def tensor(site: Site, value: Any, like: Value) -> Any:
     if array.size <= _MOST_INLINE:
         return site.call(".new_tensor", like, array.tolist(), shape=array.shape)
     name = site.body.attribute(site.attribute, "_constant")
-    view = constant(f"{site.body.path}{name}", "", array)
+    view = constant(f"{site.body.path}{name}", "", array, "buffer")
     site.body.layers.setdefault(name, Layer(name, "nn.Parameter", views=(view,)))
     return site.body.call(name, hint=name, fact=Fact(array.shape, str(array.dtype)))
-
-
-def _subscript(part: Any) -> Any:
-    if isinstance(part, Mapping):
-        config = part.get("config") or {}
-        if part.get("class_name") == "__ellipsis__":
-            return ...
-        return slice(config.get("start"), config.get("stop"), config.get("step"))
-    return part
-
-
-def _indexed(shape: Dims, index: tuple[Any, ...]) -> Dims:
-    """The shape of x[index]."""
-    taking = sum(part is not None and part is not ... for part in index)
-    rest, result = list(shape), list[int | None]()
-    for part in (*index, ...) if ... not in index else index:
-        if part is None:
-            result.append(1)
-        elif part is ...:
-            count = len(shape) - taking
-            result += rest[:count]
-            rest = rest[count:]
-        else:
-            size = rest.pop(0)
-            if isinstance(part, slice):
-                result.append(None if size is None else len(range(*part.indices(size))))
-    return tuple(result)

@@ -151,10 +151,9 @@ class GlobalMaxPooling(_GlobalPooling):
 def _masked_mean(
     site: Site, value: Value, mask: Value, axis: int, options: dict[str, Any]
 ) -> Value:
-    value = site.plain(value)
-    steps = site.call(".unsqueeze", mask, 3 - axis, hint="mask")
-    total = site.call(".sum", site.call("*", value, steps), dim=axis, **options)
-    return site.call("/", total, site.call(".sum", steps, dim=axis, **options))
+    if axis != 1:
+        options = {"dim": axis, **options}
+    return site.call("parts.masked_mean", site.plain(value), mask, **options)
 
 
 def _geometry(layer: Layer) -> tuple[int, tuple[int, ...], tuple[int, ...]]:

@@ -28,7 +28,7 @@ COMMON = frozenset(
     """
     units activation recurrent_activation use_bias unit_forget_bias return_sequences return_state
     go_backwards stateful unroll dropout recurrent_dropout implementation zero_output_for_mask
-    use_cudnn time_major
+    use_cudnn
     """.split()
 )
 

@@ -54,8 +54,8 @@ class Example:
 
     inputs: tuple[Dims, ...]
     keras: Mapping[str, Any] = field(default_factory=dict)
-    ids: int | None = None
     call: Mapping[str, Any] = field(default_factory=dict)
+    ids: int | None = None
     mask: bool = False
     of: str = ""
 
@@ -158,6 +158,9 @@ def find(layer: Layer) -> Pair:
         raise UnmappedLayer(_unmapped(layer, key))
     if layer.body is not None:
         return pair
+    policy = layer.config.get("dtype")
+    if isinstance(policy, Mapping) and "Quantized" in str(policy.get("class_name")):
+        raise refused(layer, "a quantized dtype")
     for option, value in layer.config.items():
         known = option in pair.options or option in _NEUTRAL or option.endswith(_NEUTRAL_ENDINGS)
         if not known and value not in (None, False):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from tiesurgeon.errors import UnreadableFile
 from tiesurgeon.graph import Call, Graph, Layer, Value, map_values
@@ -69,8 +69,14 @@ def _wrapped(op: str, config: Mapping[str, Any]) -> tuple[Layer, ...]:
     if op != "Bidirectional":
         return (first,)
     backward = config.get("backward_layer")
-    second = _layer(backward) if _is_layer(backward) else first
+    second = _layer(backward) if _is_layer(backward) else _turned(first)
     return (_directed(first, "forward"), _directed(second, "backward"))
+
+
+def _turned(layer: Layer) -> Layer:
+    """The backward half where the config does not state it, as Keras 1 and 2 leave it out."""
+    go_backwards = not layer.config.get("go_backwards", False)
+    return replace(layer, config={**layer.config, "go_backwards": go_backwards})
 
 
 def _directed(layer: Layer, direction: str) -> Layer:
@@ -79,7 +85,7 @@ def _directed(layer: Layer, direction: str) -> Layer:
     return replace(layer, name=f"{direction}_{stem}")
 
 
-def _is_layer(entry: Any) -> bool:
+def _is_layer(entry: Any) -> TypeGuard[Mapping[str, Any]]:
     return isinstance(entry, Mapping) and isinstance(entry.get("config"), Mapping)
 
 
@@ -138,18 +144,21 @@ class _Wiring:
     def ordered_calls(self) -> tuple[Call, ...]:
         """All calls, each after those it depends on."""
         ordered: dict[str, Call] = {}
-        waiting = dict(self.calls)
-        while waiting:
-            ready = [
-                call
-                for call in waiting.values()
-                if all(value.call in ordered for value in call.inputs)
-            ]
-            if not ready:
-                stuck = ", ".join(sorted(waiting)[:3])
-                raise UnreadableFile(f"the model config has a loop or a loose end at {stuck}")
-            for call in ready:
-                ordered[call.id] = waiting.pop(call.id)
+        open_calls: set[str] = set()
+        pending = list(reversed(self.calls))  # a stack: real models are deep
+        while pending:
+            call_id = pending.pop()
+            if call_id in ordered:
+                continue
+            call = self.calls.get(call_id)
+            needed = [] if call is None else [v.call for v in call.inputs if v.call not in ordered]
+            if call is None or (needed and call_id in open_calls):
+                raise UnreadableFile(f"the model config has a loop or a loose end at {call_id}")
+            if needed:
+                open_calls.add(call_id)
+                pending += [call_id, *reversed(needed)]
+            else:
+                ordered[call_id] = call
         return tuple(ordered.values())
 
 
@@ -192,10 +201,25 @@ def _entry(layer: Layer) -> dict[str, Any]:
     return {
         "module": layer.entry.get("module", "keras.layers"),
         "class_name": layer.op,
-        "config": dict(layer.config),
+        "config": {**layer.config, **_rewrapped(layer)},
         "registered_name": layer.entry.get("registered_name"),
         **({"build_config": layer.entry["build_config"]} if "build_config" in layer.entry else {}),
     }
+
+
+def _rewrapped(layer: Layer) -> dict[str, Any]:
+    """The entries of wrapped layers, as the graph has them now, in a wrapper's config."""
+    if layer.op == "StackedRNNCells":
+        return {"cells": [_entry(cell) for cell in layer.inner]} if layer.inner else {}
+    keys = ("cell",) if layer.op == "RNN" else ("layer", "backward_layer")
+    found: dict[str, Any] = {}
+    for key, inner in zip(keys, layer.inner, strict=False):
+        stored = layer.config.get(key)
+        if _is_layer(stored):
+            entry = _entry(inner)
+            name = stored["config"].get("name")  # Bidirectional renames its copies itself
+            found[key] = {**entry, "config": {**entry["config"], "name": name or inner.name}}
+    return found
 
 
 class _Nodes:
@@ -232,3 +256,23 @@ class _Nodes:
         layer, node, index = self._history(value)
         nested = self.graph.layer(layer).op == "Functional"
         return [layer, node + 1 if nested else node, index]
+
+
+def freeze_below(graph: Graph, *, frozen: bool = False) -> Graph:
+    """The graph with everything inside a frozen layer frozen by its own word, as Keras 3 has it.
+
+    In Keras 2 a layer was trained only if all around it were trainable too.
+    """
+    return replace(graph, layers=tuple(_frozen(layer, frozen=frozen) for layer in graph.layers))
+
+
+def _frozen(layer: Layer, *, frozen: bool) -> Layer:
+    is_input = layer.op == "InputLayer"
+    config = {**layer.config, "trainable": False} if frozen and not is_input else layer.config
+    below = not config.get("trainable", True)
+    body = layer.body
+    if body is not None:
+        below = below or not body.config.get("trainable", True)
+        body = freeze_below(body, frozen=below)
+    inner = tuple(_frozen(lay, frozen=below) for lay in layer.inner)
+    return replace(layer, config=config if body is None else layer.config, body=body, inner=inner)

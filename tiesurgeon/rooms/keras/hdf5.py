@@ -1,4 +1,4 @@
-"""HDF5 as Keras uses it, read without trust: no external files, no impossible sizes.
+"""HDF5 as Keras uses it, read without trust: no other files, no impossible sizes, no loops.
 
 Numbers are not read here: each dataset becomes a `Storage` that maps the file's own bytes
 when they lie in one piece, and goes through h5py when they are chunked or compressed.
@@ -6,68 +6,22 @@ when they lie in one piece, and goes through h5py when they are chunked or compr
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import h5py
 import ml_dtypes
 import numpy as np
 
 from tiesurgeon.errors import UnreadableFile
-from tiesurgeon.graph import Array, Storage
+from tiesurgeon.graph import Array, Shape, Storage
+from tiesurgeon.rooms.keras.source import Source
 
-WEIGHTS_MEMBER = "model.weights.h5"
 # deflate cannot shrink more than this; a dataset that claims more is a bomb.
 _MOST_COMPRESSION = 1100
 _FREE_BYTES = 1 << 26
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where an HDF5 file lies: a file of its own, or a member of a `.keras` archive."""
-
-    path: Path
-    member: str | None = None
-
-    @contextmanager
-    def open(self) -> Iterator[h5py.File]:
-        """The opened HDF5 file; UnreadableFile if it is not one."""
-        try:
-            with self._stream() as stream, h5py.File(stream, "r") as file:
-                yield file
-        except (OSError, RuntimeError, zipfile.BadZipFile) as error:
-            reason = " ".join(str(error).split())
-            raise UnreadableFile(f"{self.path}: not a readable HDF5 file ({reason})") from None
-
-    @contextmanager
-    def _stream(self) -> Iterator[IO[bytes] | Path]:
-        if self.member is None:
-            yield self.path
-            return
-        with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as stream:
-            if archive.getinfo(self.member).compress_type == zipfile.ZIP_STORED:
-                yield stream
-            else:  # seeking in a compressed stream would read it again and again
-                yield io.BytesIO(stream.read())
-
-    def start(self) -> int | None:
-        """Byte at which the HDF5 file starts in `path`; None if it is compressed there."""
-        if self.member is None:
-            return 0
-        with zipfile.ZipFile(self.path) as archive:
-            info = archive.getinfo(self.member)
-            if info.compress_type != zipfile.ZIP_STORED:
-                return None
-            with self.path.open("rb") as raw:  # the local header's lengths are the true ones
-                raw.seek(info.header_offset + 26)
-                name_length = int.from_bytes(raw.read(2), "little")
-                extra_length = int.from_bytes(raw.read(2), "little")
-            return info.header_offset + 30 + name_length + extra_length
+_LARGEST_ATTRIBUTE = 1 << 26
+_DEEPEST = 64
 
 
 class Hdf5:
@@ -79,109 +33,121 @@ class Hdf5:
         self.start = source.start()
         self.bytes = source.path.stat().st_size
 
-    def text(self, name: str) -> str | None:
-        """A root attribute that holds text, or None."""
-        value = self.file.attrs.get(name)
+    def text(self, name: str, group: Any = None) -> str | None:
+        """An attribute (of the root) that holds text, or None."""
+        value = attribute(self.file if group is None else group, name)
         if value is None:
             return None
         return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
     def group(self, parent: Any, name: str) -> Any:
         """The group of that name inside this file; UnreadableFile otherwise."""
-        self._refuse_links(parent, name)
-        group = parent.get(name)
-        if not isinstance(group, h5py.Group):
-            raise UnreadableFile(f"{self.source.path}: group {name!r} is missing; file damaged?")
-        return group
+        found = self._inside(parent, name)
+        if not isinstance(found, h5py.Group):
+            raise UnreadableFile(f"group {name!r} is missing; the file is damaged")
+        return found
 
-    def datasets(self) -> Iterator[tuple[str, Storage]]:
-        """Every dataset of the file with its path, `/` between levels."""
-        yield from self._walk(self.file, "")
+    def walk(self) -> Iterator[tuple[str, Any]]:
+        """Every group and dataset with its path, `/` between levels; groups before their own."""
+        yield from self._walk(self.file, "", 0)
 
-    def _walk(self, group: Any, prefix: str) -> Iterator[tuple[str, Storage]]:
+    def _walk(self, group: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+        if depth > _DEEPEST:  # a group may hold itself
+            raise UnreadableFile(f"its groups go deeper than {_DEEPEST} levels, or in a circle")
         for name in group:
-            self._refuse_links(group, name)
-            item, path = group[name], f"{prefix}{name}"
-            if isinstance(item, h5py.Dataset):
-                yield path.replace("\\", "/"), self.storage(item)
-            else:
-                yield from self._walk(item, f"{path}/")
+            item, path = self._inside(group, name), f"{prefix}{name}"
+            yield path.replace("\\", "/"), item
+            if isinstance(item, h5py.Group):
+                yield from self._walk(item, f"{path}/", depth + 1)
 
     def storage_at(self, group: Any, name: str) -> Storage:
         """The dataset of that name in the group."""
-        parent = group
-        for part in name.split("/")[:-1]:
-            parent = self.group(parent, part)
-        leaf = name.split("/")[-1]
-        self._refuse_links(parent, leaf)
-        dataset = parent.get(leaf)
+        *folders, leaf = name.split("/")
+        for folder in folders:
+            group = self.group(group, folder)
+        dataset = self._inside(group, leaf)
         if not isinstance(dataset, h5py.Dataset):
-            raise UnreadableFile(f"{self.source.path}: weight {name!r} is missing; file damaged?")
+            raise UnreadableFile(f"weight {name!r} is missing; the file is damaged")
         return self.storage(dataset)
+
+    def _inside(self, parent: Any, name: str) -> Any:
+        """The member of that name, None if there is none; links are refused."""
+        # An empty name or one of dots would be the group itself.
+        if name in ("", ".") or name not in parent:
+            return None
+        link = parent.get(name, getlink=True)
+        if isinstance(link, (h5py.ExternalLink, h5py.SoftLink)):
+            raise UnreadableFile(f"{name!r} is a link, which is not followed")
+        return parent[name]
 
     def storage(self, dataset: h5py.Dataset) -> Storage:
         """A lazy storage over a dataset."""
-        dtype, shape = _dtype(dataset), tuple(int(dim) for dim in dataset.shape or ())
+        where = f"weight {dataset.name!r}"
+        dtype, shape = _dtype(dataset, where), tuple(int(dim) for dim in dataset.shape or ())
         size = int(np.prod(shape, dtype=object)) * dtype.itemsize
-        where = f"{self.source.path}: weight {dataset.name!r}"
         if dataset.external or dataset.is_virtual:
             raise UnreadableFile(f"{where} points to another file, which is not followed")
-        if size > _FREE_BYTES and size > self.bytes * _MOST_COMPRESSION:
-            raise UnreadableFile(f"{where} claims {size:,} bytes in a file of {self.bytes:,}")
+        stored = dataset.id.get_storage_size()
+        if size > _FREE_BYTES and size > stored * _MOST_COMPRESSION:
+            raise UnreadableFile(f"{where} claims {size:,} bytes where the file holds {stored:,}")
         offset = dataset.id.get_offset()
-        if offset is not None and self.start is not None and dataset.chunks is None:
-            if offset + self.start + size > self.bytes:
-                raise UnreadableFile(f"{where} ends beyond the end of the file; file truncated?")
-            return _mapped(dataset.name, self.source.path, offset + self.start, shape, dtype)
-        return _through_h5py(dataset.name, self.source, shape, dtype)
-
-    def _refuse_links(self, group: Any, name: str) -> None:
-        link = group.get(name, getlink=True)
-        if isinstance(link, (h5py.ExternalLink, h5py.SoftLink)):
-            raise UnreadableFile(f"{self.source.path}: {name!r} is a link, which is not followed")
+        if offset is None or self.start is None or dataset.chunks is not None:
+            return _through_h5py(dataset.name, self.source, shape, dtype)
+        if offset + self.start + size > self.bytes:
+            raise UnreadableFile(f"{where} ends beyond the end of the file: it was cut short")
+        return _mapped(dataset.name, self.source, offset + self.start, shape, dtype)
 
 
-def _dtype(dataset: h5py.Dataset) -> np.dtype[Any]:
-    dtype = dataset.dtype
-    if dataset.attrs.get("dtype") == "bfloat16" or dtype == np.dtype("V2"):
-        return np.dtype(ml_dtypes.bfloat16)  # HDF5 has no such type: Keras stores two raw bytes
-    if dtype.kind not in "fiub?":
-        raise UnreadableFile(f"weight {dataset.name!r} has type {dtype}, expected numbers")
-    return np.dtype(dtype)
+def attribute(group: Any, name: str) -> Any:
+    """An attribute's value, None if there is none; UnreadableFile if it is too large to be one."""
+    if name not in group.attrs:
+        return None
+    found = group.attrs.get_id(name)
+    size = int(np.prod(found.shape or (), dtype=object)) * max(found.dtype.itemsize, 1)
+    if size > _LARGEST_ATTRIBUTE:
+        raise UnreadableFile(f"its attribute {name!r} claims {size:,} bytes")
+    return group.attrs[name]
 
 
-def _mapped(
-    key: str, path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> Storage:
+def names(group: Any, listed: str) -> list[str]:
+    """A list of names kept in an attribute, or in numbered pieces of it.
+
+    HDF5 attributes end at 64 KB, so Keras writes `weight_names0`, `weight_names1`, ...
+    (legacy_h5_format.py, `save_attributes_to_hdf5_group`).
+    """
+    pieces = [listed] if listed in group.attrs else []
+    while not (pieces and pieces[0] == listed) and f"{listed}{len(pieces)}" in group.attrs:
+        pieces.append(f"{listed}{len(pieces)}")
+    found: list[str] = []
+    for piece in pieces:
+        value = np.atleast_1d(attribute(group, piece))
+        found += [n.decode("utf-8") if isinstance(n, bytes) else str(n) for n in value]
+    return found
+
+
+def _dtype(dataset: h5py.Dataset, where: str) -> np.dtype[Any]:
+    dtype: np.dtype[Any] = dataset.dtype
+    if dtype == np.dtype("V2"):
+        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16  # HDF5 has no such type: Keras stores two raw bytes
+    if dtype.kind not in "fiub" or dtype.subdtype is not None:
+        raise UnreadableFile(f"{where} has type {dtype}, expected numbers")
+    return dtype
+
+
+def _mapped(key: str, source: Source, offset: int, shape: Shape, dtype: np.dtype[Any]) -> Storage:
     def load() -> Array:
         if 0 in shape:
             return np.empty(shape, dtype)
-        return np.memmap(path, dtype, "r", offset, shape)
+        return np.memmap(source.path, dtype, "r", offset, shape)
 
     return Storage(key, shape, dtype, load)
 
 
-def _through_h5py(
-    key: str, source: Source, shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> Storage:
+def _through_h5py(key: str, source: Source, shape: Shape, dtype: np.dtype[Any]) -> Storage:
     def load() -> Array:
         with source.open() as file:
             array = np.asarray(file[key])
         return array.view(dtype) if array.dtype.kind == "V" else array
 
     return Storage(key, shape, dtype, load)
-
-
-def names(group: Any, attribute: str) -> list[str]:
-    """A list of names kept in an attribute, or in numbered pieces of it.
-
-    HDF5 attributes end at 64 KB, so Keras writes `weight_names0`, `weight_names1`, ...
-    (legacy_h5_format.py, `save_attributes_to_hdf5_group`).
-    """
-    pieces = [attribute] if attribute in group.attrs else []
-    while not (pieces and pieces[0] == attribute) and f"{attribute}{len(pieces)}" in group.attrs:
-        pieces.append(f"{attribute}{len(pieces)}")
-    found: list[str] = []
-    for piece in pieces:
-        found += [n.decode() if isinstance(n, bytes) else str(n) for n in group.attrs[piece]]
-    return found

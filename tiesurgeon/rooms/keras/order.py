@@ -6,8 +6,9 @@ writes one must know it. Source: keras/src/ops/function.py, `map_graph`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from tiesurgeon.graph import Call, Graph, Value, values_in
 
@@ -22,9 +23,10 @@ def in_keras_order(graph: Graph) -> Graph:
     for call in reversed(traversal):
         depth = max(call_depth.get(call.id, 0), layer_depth.get(call.layer, 0))
         call_depth[call.id] = layer_depth[call.layer] = depth
-        for parent in _parents(graph, call):
+        for value in _inputs(call):
+            parent = graph.call_by_id[value.call]
             call_depth[parent.id] = max(depth + 1, call_depth.get(parent.id, 0))
-    for value in values_in(graph.inputs):  # inputs that lead nowhere are kept
+    for value in flattened(graph.inputs):  # inputs that lead nowhere are kept
         name = graph.call_by_id[value.call].layer
         layer_depth.setdefault(name, 0)
         seen_at.setdefault(name, -1)
@@ -37,8 +39,20 @@ def in_keras_order(graph: Graph) -> Graph:
     )
 
 
-def _parents(graph: Graph, call: Call) -> Iterable[Call]:
-    return (graph.call_by_id[value.call] for value in call.inputs)
+def flattened(structure: Any) -> Iterator[Value]:
+    """The `Value` leaves in the order of `keras.tree.flatten`: dicts by their sorted keys."""
+    if isinstance(structure, Value):
+        yield structure
+    elif isinstance(structure, Mapping):
+        for key in sorted(structure):
+            yield from flattened(structure[key])
+    elif isinstance(structure, (list, tuple)):
+        for item in structure:
+            yield from flattened(item)
+
+
+def _inputs(call: Call) -> list[Value]:
+    return list(flattened((call.args, call.kwargs)))
 
 
 def _depth_first(graph: Graph) -> tuple[list[Call], dict[str, int]]:
@@ -49,7 +63,7 @@ def _depth_first(graph: Graph) -> tuple[list[Call], dict[str, int]]:
     inputs = set(values_in(graph.inputs))
 
     # An explicit stack: real models are deeper than Python's recursion limit.
-    for output in values_in(graph.outputs):
+    for output in flattened(graph.outputs):
         stack: list[tuple[Value, bool]] = [(output, False)]
         while stack:
             value, leaving = stack.pop()
@@ -63,5 +77,5 @@ def _depth_first(graph: Graph) -> tuple[list[Call], dict[str, int]]:
             seen_at.setdefault(call.layer, len(seen_at))
             stack.append((value, True))
             if value not in inputs:
-                stack.extend((parent, False) for parent in reversed(call.inputs))
+                stack.extend((parent, False) for parent in reversed(_inputs(call)))
     return finished, seen_at

@@ -8,19 +8,20 @@ import json
 import os
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
+import keras
+import numpy as np
 
 
 def main(spec: dict[str, Any]) -> dict[str, Any]:
     """All checks that the spec asks for."""
     inputs = dict(np.load(spec["inputs"]))
     if "outputs_of" in spec:
-        np.savez(spec["outputs"], *run_original(spec["outputs_of"], inputs))
+        np.savez(spec["outputs"], *run_original(spec["outputs_of"], inputs, spec["written_by"]))
         return {"keras": keras.__version__}
     result: dict[str, Any] = {}
     tied = load(spec["model"])
@@ -29,12 +30,9 @@ def main(spec: dict[str, Any]) -> dict[str, Any]:
     outputs = run(tied, inputs)
     result["scale"] = scale(outputs)
     if spec.get("original"):
-        try:
-            before = run_original(spec["original"], inputs)
-            result["from_original"] = difference(before, outputs)
-            result["agreement"] = agreement(before, outputs)
-        except Exception as error:  # old or custom files: stock Keras cannot open them
-            result["original_error"] = " ".join(str(error).split())[:200]
+        before = outputs_before(spec, inputs, result)
+        result["from_original"] = difference(before, outputs)
+        result["agreement"] = agreement(before, outputs)
     if spec.get("twin"):
         twin = load(spec["twin"])
         result["from_twin"] = difference(run(twin, inputs), outputs)
@@ -68,17 +66,35 @@ def packed(model: Any, inputs: dict[str, Any]) -> Any:
     return given[0] if len(given) == 1 else given
 
 
-def run_original(path: str, inputs: dict[str, Any]) -> list[Any]:
-    """Outputs of the file as it was: by Keras, or by Keras 2 (tf_keras) if only that opens it."""
+def outputs_before(spec: dict[str, Any], inputs: dict[str, Any], result: dict[str, Any]) -> Any:
+    """What the file gave as it was; where nothing opens it, what its modern form gives."""
     try:
+        return run_original(spec["original"], inputs, spec["written_by"])
+    except Exception as error:  # old or custom files
+        result["original_error"] = " ".join(str(error).split())[:160]
+        return run(load(spec["modern"]), inputs)
+
+
+def run_original(path: str, inputs: dict[str, Any], written_by: str) -> list[Any]:
+    """Outputs of the file as it was, by the Keras that wrote it.
+
+    A file of "keras 2" goes to tf_keras where that is installed: stock Keras 3 may open it
+    and mean something else. Where it is "keras 2 only", Keras 3 surely would.
+    """
+    if not written_by.startswith("keras 2"):
         return run(load(path), inputs)
+    try:
+        return run_in_keras_2(path, inputs)
     except Exception:
-        try:
-            import tf_keras
-        except ImportError:
-            tf_keras = None
-        if tf_keras is None:
+        if written_by == "keras 2 only":
             raise
+        return run(load(path), inputs)
+
+
+def run_in_keras_2(path: str, inputs: dict[str, Any]) -> list[Any]:
+    """Outputs by tf_keras, the Keras 2 that is still maintained."""
+    import tf_keras
+
     model = tf_keras.models.load_model(path, compile=False)
     names = [tensor.name.split(":")[0] for tensor in model.inputs]
     # Keras 2 may name a Sequential's input otherwise; one input is that one.
@@ -88,6 +104,7 @@ def run_original(path: str, inputs: dict[str, Any]) -> list[Any]:
 
 
 def to_numpy(value: Any) -> Any:
+    """A tensor or variable of any backend as an array."""
     return keras.ops.convert_to_numpy(value)
 
 
@@ -106,6 +123,7 @@ def agreement(one: list[Any], other: list[Any]) -> float:
 
 
 def scale(outputs: list[Any]) -> float:
+    """The largest number among the outputs, at least 1: what tolerances are relative to."""
     return max([1.0, *(float(np.max(np.abs(y), initial=0.0)) for y in outputs)])
 
 
@@ -158,6 +176,7 @@ def gradient(model: Any, inputs: dict[str, Any], variables: list[Any]) -> list[A
 
 
 def weights(output: Any) -> Any:
+    """Seeded weights for an output, so that its sum has a gradient worth looking at."""
     rng = np.random.default_rng(1)
     return rng.standard_normal(output.shape).astype("float32")
 
@@ -236,9 +255,13 @@ def step_moves_it(tied: Any, shared: Any, inputs: dict[str, Any]) -> bool | None
     found = gradient(tied, inputs, [shared])
     if found is None or found[0] is None:
         return None
+    size = float(np.max(np.abs(found[0])))
+    if size == 0.0:  # a saturated output: nothing to learn from these inputs
+        return None
     old = to_numpy(shared)
     optimizer = keras.optimizers.Adam(0.01)
-    optimizer.apply([keras.ops.convert_to_tensor(found[0])], [shared])
+    # Scaled, as Adam does not see gradients that vanish beside its epsilon.
+    optimizer.apply([keras.ops.convert_to_tensor(found[0] / size)], [shared])
     listed = sum(1 for v in tied.trainable_variables if v is shared)
     moved = bool(np.any(to_numpy(shared) != old))
     return moved and listed == 1
@@ -247,7 +270,7 @@ def step_moves_it(tied: Any, shared: Any, inputs: dict[str, Any]) -> bool | None
 def survives(tied: Any, spec: dict[str, Any], inputs: dict[str, Any]) -> bool | None:
     """Saved again by Keras after the step, and loaded: the same outputs, still one variable."""
     with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "again.keras")
+        path = str(Path(folder, "again.keras"))
         tied.save(path)
         again = load(path)
         close = difference(run(tied, inputs), run(again, inputs)) <= 1e-5 * scale(run(tied, inputs))
@@ -257,6 +280,5 @@ def survives(tied: Any, spec: dict[str, Any], inputs: dict[str, Any]) -> bool | 
 
 if __name__ == "__main__":
     sys.modules["tiesurgeon"] = None  # type: ignore[assignment]
-    with open(sys.argv[1], encoding="utf-8") as file:
-        document = main(json.load(file))
+    document = main(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
     print("PROOF" + json.dumps(document))

@@ -15,14 +15,21 @@ from typing import Any
 
 from tiesurgeon.errors import UnreadableFile, UnsupportedFormat
 from tiesurgeon.graph import Graph, Layer, Storage, Variable, View
-from tiesurgeon.rooms.keras import keras1, layered, pathed
-from tiesurgeon.rooms.keras.config import skeleton
+from tiesurgeon.rooms.keras import layered, lora, pathed
+from tiesurgeon.rooms.keras.assets import with_vocabularies
+from tiesurgeon.rooms.keras.config import freeze_below, skeleton
 from tiesurgeon.rooms.keras.dialects import modernise
-from tiesurgeon.rooms.keras.hdf5 import WEIGHTS_MEMBER, Hdf5, Source, names
+from tiesurgeon.rooms.keras.hdf5 import Hdf5, names
+from tiesurgeon.rooms.keras.layouts import modernised
 from tiesurgeon.rooms.keras.masks import without_stated_masks
+from tiesurgeon.rooms.keras.shapes import refuse_misfits
+from tiesurgeon.rooms.keras.source import WEIGHTS_MEMBER, Source, blamed, in_archive
 from tiesurgeon.rooms.keras.tied import recognise
+from tiesurgeon.rooms.keras.training import as_compiled
 
-_LARGEST_CONFIG = 1 << 28
+_LARGEST_CONFIG = 1 << 26
+_FREE_CONFIG = 1 << 24
+_MOST_UNPACKED = 100  # times
 
 
 @dataclass(frozen=True)
@@ -42,141 +49,160 @@ def read(path: Path, *, config: Path | None = None) -> KerasFile:
     file is not what it should be.
     """
     found = read_literally(path, config=config)
-    return replace(found, graph=recognise(without_stated_masks(found.graph)))
+    with blamed(path):
+        return replace(found, graph=recognise(without_stated_masks(found.graph)))
 
 
 def read_literally(path: Path, *, config: Path | None = None) -> KerasFile:
     """The same, in the very layers of the file."""
-    if zipfile.is_zipfile(path):
-        return _read_archive(path)
-    source = Source(path)
-    architecture = None if config is None else _json(config.read_bytes(), config)
-    with source.open() as file:
-        hdf5 = Hdf5(source, file)
-        if "layer_names" in file.attrs or "layer_names0" in file.attrs or "model_weights" in file:
-            return _read_layered(hdf5, architecture)
-        weights = pathed.tree(hdf5)
-        if not weights.groups:
-            raise UnreadableFile(f"{path}: an HDF5 file, but not one that Keras wrote")
-        return _read_pathed(weights, architecture, "keras 3", path)
+    architecture = None
+    if config is not None:
+        with blamed(config):
+            _refuse_missing(config)
+            architecture = _config(config.read_bytes())
+    with blamed(path):
+        _refuse_missing(path)
+        if zipfile.is_zipfile(path):
+            return _read_archive(path)
+        return _read_hdf5(path, architecture)
+
+
+def _refuse_missing(path: Path) -> None:
+    if not path.exists():
+        raise UnreadableFile("there is no such file")
+    if not path.is_file():
+        raise UnreadableFile("a folder, expected a Keras file")
+    if path.stat().st_size == 0:
+        raise UnreadableFile("the file is empty")
 
 
 def _read_archive(path: Path) -> KerasFile:
     with zipfile.ZipFile(path) as archive:
         members = set(archive.namelist())
-        if "config.json" not in members or WEIGHTS_MEMBER not in members:
-            missing = "config.json" if "config.json" not in members else WEIGHTS_MEMBER
-            raise UnreadableFile(f"{path}: a zip file without {missing}, so not a .keras model")
-        config = _json(_member(archive, "config.json", path), path)
-        metadata: Any = {}
-        if "metadata.json" in members:
-            metadata = _json(_member(archive, "metadata.json", path), path)
-    version = str(metadata.get("keras_version", "3"))
-    source = Source(path, WEIGHTS_MEMBER)
+        for member in ("config.json", WEIGHTS_MEMBER):
+            if member not in members:
+                raise UnreadableFile(f"a zip file without {member}, so not a .keras model")
+        config = _config(_member(archive, "config.json"))
+        metadata = _object(_member(archive, "metadata.json")) if "metadata.json" in members else {}
+        vocabularies = {
+            member.removeprefix("assets/").removesuffix("/vocabulary.txt"): _member(archive, member)
+            for member in members
+            if member.startswith("assets/") and member.endswith("/vocabulary.txt")
+        }
+        source = in_archive(archive, path)
     with source.open() as file:
         weights = pathed.tree(Hdf5(source, file))
-    found = _read_pathed(weights, config, f"keras {version}", path, version)
-    return replace(found, training=config.get("compile_config"))
+    version = str(metadata.get("keras_version", "3"))
+    found = _of_paths(weights, config, version, path)
+    graph = with_vocabularies(found.graph, vocabularies)
+    return replace(found, graph=graph, training=as_compiled(config.get("compile_config")))
 
 
-def _member(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
-    if archive.getinfo(name).file_size > _LARGEST_CONFIG:
-        raise UnreadableFile(f"{path}: {name} is over {_LARGEST_CONFIG >> 20} MB, not a config")
-    try:
-        return archive.read(name)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise UnreadableFile(f"{path}: {name} cannot be unpacked ({error})") from None
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    info = archive.getinfo(name)
+    allowed = min(_LARGEST_CONFIG, max(_FREE_CONFIG, _MOST_UNPACKED * info.compress_size))
+    if info.file_size > allowed:
+        raise UnreadableFile(f"{name} would unpack to {info.file_size:,} bytes, so is no config")
+    return archive.read(info)
 
 
-def _read_pathed(
-    weights: pathed.Tree,
-    config: Mapping[str, Any] | None,
-    writer: str,
-    path: Path,
-    version: str | None = None,
+def _read_hdf5(path: Path, architecture: Mapping[str, Any] | None) -> KerasFile:
+    source = Source(path)
+    with source.open() as file:
+        hdf5 = Hdf5(source, file)
+        if "layer_names" in file.attrs or "layer_names0" in file.attrs or "model_weights" in file:
+            return _of_lists(hdf5, architecture)
+        weights = pathed.tree(hdf5)
+    if not weights.groups:
+        raise UnreadableFile("an HDF5 file, but not one that Keras wrote")
+    return _of_paths(weights, architecture, None, path)
+
+
+def _of_paths(
+    weights: pathed.Tree, config: Mapping[str, Any] | None, version: str | None, path: Path
 ) -> KerasFile:
+    writer = f"keras {version or 3}"
     if config is None:
         return KerasFile(Graph(path.stem, "", pathed.bare_layers(weights)), writer)
-    graph, notes = _graph_of(config, version, path)
+    graph, notes = _skeleton(config, version)
     if not graph.layers:
-        bare = replace(graph, layers=pathed.bare_layers(weights))
-        return KerasFile(bare, writer, notes=notes)
-    return KerasFile(_located(lambda: pathed.attach(graph, weights), path), writer, notes=notes)
+        return KerasFile(replace(graph, layers=pathed.bare_layers(weights)), writer, notes=notes)
+    return _finished(pathed.attach(graph, weights), writer, notes)
 
 
-def _read_layered(hdf5: Hdf5, architecture: Mapping[str, Any] | None) -> KerasFile:
-    path, file = hdf5.source.path, hdf5.file
+def _of_lists(hdf5: Hdf5, architecture: Mapping[str, Any] | None) -> KerasFile:
+    file = hdf5.file
     group = hdf5.group(file, "model_weights") if "model_weights" in file else file
     lists = {
-        name: [(weight, hdf5.storage_at(hdf5.group(group, name), weight)) for weight in found]
+        name: [(weight, hdf5.storage_at(layer, weight)) for weight in names(layer, "weight_names")]
         for name in names(group, "layer_names")
-        for found in [names(hdf5.group(group, name), "weight_names")]
+        for layer in [hdf5.group(group, name)]
     }
-    version = hdf5.text("keras_version") or _text(group.attrs.get("keras_version")) or "1"
+    version = hdf5.text("keras_version") or hdf5.text("keras_version", group) or "1"
+    writer = f"keras {version}"
     text = hdf5.text("model_config")
-    config = architecture if text is None else _json(text.encode(), path)
+    config = architecture if text is None else _config(text.encode())
     if config is None:
-        return KerasFile(Graph(path.stem, "", _bare(lists)), f"keras {version}")
-    graph, notes = _graph_of(config, version, path)
+        return KerasFile(Graph(hdf5.source.path.stem, "", _bare(lists)), writer)
+    graph, notes = _skeleton(config, version)
     if not graph.layers:
-        return KerasFile(replace(graph, layers=_bare(lists)), f"keras {version}", notes=notes)
-    if version.startswith("1"):
-        lists = {
-            name: keras1.upgrade(graph.by_name[name], found) if name in graph.by_name else found
-            for name, found in lists.items()
-        }
+        return KerasFile(replace(graph, layers=_bare(lists)), writer, notes=notes)
+    backend = hdf5.text("backend") or hdf5.text("backend", group)
+    found = _finished(layered.attach(graph, lists), writer, notes, flipped=backend == "theano")
     training = hdf5.text("training_config")
-    return KerasFile(
-        _located(lambda: layered.attach(graph, lists), path),
-        f"keras {version}",
-        None if training is None else _json(training.encode(), path),
-        notes,
-    )
+    if training is None:
+        return found
+    return replace(found, training=as_compiled(_object(training.encode())))
 
 
-def _graph_of(
-    config: Mapping[str, Any], version: str | None, path: Path
-) -> tuple[Graph, tuple[str, ...]]:
+def _skeleton(config: Mapping[str, Any], version: str | None) -> tuple[Graph, tuple[str, ...]]:
     try:
         modern = modernise(config, keras_version=version)
-        return skeleton(modern.config), modern.notes
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UnreadableFile(f"{path}: its model config cannot be understood ({reason})") from None
+        graph = skeleton(modern.config)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+        reason = str(error) or type(error).__name__
+        raise UnreadableFile(f"its model config cannot be understood ({reason})") from None
+    is_older = version is not None and not version.startswith("3")
+    return (freeze_below(graph) if is_older else graph), modern.notes
 
 
-def _located(attach: Any, path: Path) -> Graph:
-    try:
-        graph: Graph = attach()
-    except UnreadableFile as error:
-        raise UnreadableFile(f"{path}: {error}") from None
-    return graph
+def _finished(
+    graph: Graph, writer: str, notes: tuple[str, ...], *, flipped: bool = False
+) -> KerasFile:
+    graph = modernised(graph, flipped=flipped)
+    refuse_misfits(graph)
+    graph, merged = lora.merged(graph)
+    return KerasFile(graph, writer, notes=(*notes, *merged))
 
 
 def _bare(lists: Mapping[str, list[tuple[str, Storage]]]) -> tuple[Layer, ...]:
     """Layers of a weights-only file: names and variables, no classes, no graph."""
     layers = []
     for name, found in lists.items():
-        views = []
+        views: dict[str, View] = {}
         for weight, storage in found:
             parts = weight.split(":")[0].split("/")
             role = "/".join(parts[1:]) if len(parts) > 1 else parts[0]
-            views.append(View(role, Variable(f"{name}/{role}", storage)))
-        layers.append(Layer(name, "", views=tuple(views)))
+            role = weight if role in views else role
+            views[role] = View(role, Variable(f"{name}/{role}", storage))
+        layers.append(Layer(name, "", views=tuple(views.values())))
     return tuple(layers)
 
 
-def _json(data: bytes, path: Path) -> Any:
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise UnreadableFile(f"{path}: its model config is not JSON ({error})") from None
-    if not isinstance(found, Mapping):
-        raise UnreadableFile(f"{path}: its model config is not a JSON object")
-    if "class_name" not in found and "keras_version" not in found and "optimizer" not in str(found):
-        raise UnsupportedFormat(f"{path}: a JSON file, but not a Keras model config")
+def _config(data: bytes) -> Mapping[str, Any]:
+    found = _object(data)
+    if "class_name" not in found:
+        raise UnsupportedFormat("its JSON is not the config of a Keras model (no class_name)")
     return found
 
 
-def _text(value: Any) -> str | None:
-    return value.decode() if isinstance(value, bytes) else value
+def _object(data: bytes) -> Mapping[str, Any]:
+    if len(data) > _LARGEST_CONFIG:
+        raise UnreadableFile(f"its model config has {len(data):,} bytes, so is none")
+    try:
+        found = json.loads(data)
+    except ValueError as error:
+        raise UnreadableFile(f"its model config is not JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise UnreadableFile("its model config is not a JSON object")
+    return found

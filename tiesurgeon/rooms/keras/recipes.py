@@ -62,12 +62,12 @@ def _replaced(layer: Layer, path: str, full_path: str, source: Variable) -> Laye
 def _dense(layer: Layer, path: str, source: Variable) -> Layer:
     if not is_recipe(layer):
         raise TieRefused(
-            f"{layer.name!r} is a custom layer ({layer.op}), and what it computes is not known; only "
-            "those that say tied_to, or have Tied or Transposed in their name, are projections"
+            f"{layer.name!r} is a custom layer ({layer.op}), and what it computes is not known; "
+            "only those that say tied_to, or have Tied or Transposed in their name, are projections"
         )
     inputs, units = source.shape[1], source.shape[0]
     biases = [view for view in layer.views if view.shape == (units,)]
-    views = (View("kernel", *_kernel(layer, path, source, (inputs, units))),)
+    views: tuple[View, ...] = (View("kernel", *_kernel(layer, path, source, (inputs, units))),)
     if biases:
         views += (View("bias", biases[0].variable),)
     config = {

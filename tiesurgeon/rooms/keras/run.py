@@ -25,8 +25,14 @@ SCRIPT = Path(__file__).with_name("proof_script.py")
 
 def is_installed() -> bool:
     """True if Keras can be imported here (it is not imported to find out)."""
-    has_backend = any(map(importlib.util.find_spec, ("tensorflow", "torch", "jax")))
-    return importlib.util.find_spec("keras") is not None and has_backend
+    return _found("keras") and any(map(_found, ("tensorflow", "torch", "jax")))
+
+
+def _found(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ImportError:  # something on the path forbids it
+        return False
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,14 @@ class Spot:
     def as_json(self) -> dict[str, Any]:
         """For the script."""
         return {"path": list(self.path), "role": self.role, "perm": self.perm}
+
+
+def writer(graph: Graph, written_by: str) -> str:
+    """Which Keras can say what a file meant: "keras 3", "keras 2" or "keras 2 only"."""
+    if written_by.removeprefix("keras ").startswith("3"):
+        return "keras 3"
+    changed = any(layer.entry.get("dialect") for _, layer in graph.walk())
+    return "keras 2 only" if changed else "keras 2"
 
 
 def spots(graph: Graph) -> dict[Variable, list[Spot]]:
@@ -65,21 +79,27 @@ def judge(
     written: Graph,
     *,
     original: Path | None = None,
+    written_by: str = "keras 3",
+    modern: Path | None = None,
     twin: Path | None = None,
     groups: Sequence[tuple[Spot, Sequence[Spot]]] = (),
 ) -> dict[str, Any]:
     """Runs the proof on a written file; returns what the script measured.
 
-    `written` is the graph as it was written, `groups` pairs each shared variable's place in
-    it with the places of its copies in the twin. Raises ProofFailed if Keras cannot run it.
+    `written` is the graph as it was written; `modern` stands in for an `original` that no
+    Keras here opens. `twin` is the model before the tie; `groups` pairs each shared
+    variable's place in the graph with the places of its copies in the twin. Raises
+    ProofFailed if Keras cannot run it.
     """
     with TemporaryDirectory(prefix="tiesurgeon-proof-") as folder:
         inputs, weights = Path(folder, "inputs.npz"), Path(folder, "weights.npz")
         np.savez(inputs, **example_inputs(written))  # type: ignore[arg-type]
-        np.savez(weights, **_expected(written))  # type: ignore[arg-type]
+        np.savez(weights, **_expected(written))
         spec = {
             "model": str(model.resolve()),
             "original": None if original is None else str(original.resolve()),
+            "written_by": written_by,
+            "modern": None if modern is None else str(modern),
             "twin": None if twin is None else str(twin),
             "inputs": str(inputs),
             "weights": str(weights),
@@ -106,12 +126,17 @@ def _expected(graph: Graph) -> Mapping[str, Any]:
     return found
 
 
-def outputs(model: Path, inputs: Mapping[str, Array]) -> tuple[Array, ...]:
+def outputs(model: Path, inputs: Mapping[str, Array], written_by: str) -> tuple[Array, ...]:
     """What the file's own framework makes of `inputs`, flat; ProofFailed if it cannot."""
     with TemporaryDirectory(prefix="tiesurgeon-proof-") as folder:
         given, got = Path(folder, "inputs.npz"), Path(folder, "outputs.npz")
         np.savez(given, **inputs)  # type: ignore[arg-type]
-        spec = {"outputs_of": str(model.resolve()), "inputs": str(given), "outputs": str(got)}
+        spec = {
+            "outputs_of": str(model.resolve()),
+            "written_by": written_by,
+            "inputs": str(given),
+            "outputs": str(got),
+        }
         ask(SCRIPT, spec, Path(folder))
         with np.load(got) as arrays:
             return tuple(arrays[name] for name in arrays.files)

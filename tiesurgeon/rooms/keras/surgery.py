@@ -7,7 +7,7 @@ wiring that were meant. Full proof: `run.judge` lets stock Keras load, run and t
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +20,8 @@ from tiesurgeon.outcome import Proof
 from tiesurgeon.rooms.keras import run
 from tiesurgeon.rooms.keras.config import serialise
 from tiesurgeon.rooms.keras.dialects import modernise
+from tiesurgeon.rooms.keras.hard_sigmoid import in_keras_3
+from tiesurgeon.rooms.keras.pathed import is_operation
 from tiesurgeon.rooms.keras.read import read_literally
 from tiesurgeon.rooms.keras.tied import realise
 from tiesurgeon.rooms.keras.write import as_seen, ordered, write_h5, write_keras
@@ -37,6 +39,7 @@ class Order:
     original: Path | None
     provenance: Mapping[str, Any]
     training: Mapping[str, Any] | None = None
+    written_by: str = "keras 3"
     values_changed: bool = False
 
 
@@ -51,7 +54,7 @@ class Result:
 
 def expressible(graph: Graph) -> Graph:
     """The graph in layers that stock Keras has; TieRefused where that cannot be."""
-    return ordered(realise(graph))
+    return ordered(realise(in_keras_3(graph)))
 
 
 def produce(order: Order, path: Path, *, full: bool) -> Result:
@@ -67,12 +70,28 @@ def produce(order: Order, path: Path, *, full: bool) -> Result:
     write = write_keras if path.suffix == ".keras" else write_h5
     write(graph, path, provenance=order.provenance, training=order.training)
     _reread(graph, path)
+    warnings = tuple(_words(graph, path))
     if not full:
-        return Result(Proof(reread=True), ("full proof not asked for: --proof full runs Keras",))
+        return Result(Proof(reread=True), warnings)
+    result = _judged(order, graph, path)
+    return replace(result, warnings=(*warnings, *result.warnings))
+
+
+def _judged(order: Order, graph: Graph, path: Path) -> Result:
     obstacle = _obstacle(graph)
     if obstacle is not None:
         return Result(Proof(reread=True), (obstacle,))
     return _judge(order, graph, path)
+
+
+def _words(graph: Graph, path: Path) -> Iterator[str]:
+    """What the user of the file must know."""
+    operations = [name for name, layer in graph.walk() if is_operation(layer)]
+    if path.suffix != ".keras" and operations:
+        yield (
+            f"{operations[0]} is a keras.ops node: Keras opens this file, but an .h5 that Keras "
+            "itself saves from it will not open again (it leaves out the module); save as .keras"
+        )
 
 
 def _obstacle(graph: Graph) -> str | None:
@@ -130,18 +149,19 @@ def same_bits(one: Array, other: Array) -> bool:
 
 def _judge(order: Order, graph: Graph, path: Path) -> Result:
     twin, groups = twin_of(order.before, order.after)
+    twin_graph = expressible(twin)
     with TemporaryDirectory(prefix="tiesurgeon-twin-") as folder:
-        twin_path = None
-        if groups:
-            twin_path = Path(folder, "twin.keras")
-            twin_graph = expressible(twin)
-            write_keras(twin_graph, twin_path, provenance={})
+        twin_path, modern = Path(folder, "twin.keras"), Path(folder, "modern.keras")
+        write_keras(twin_graph, twin_path, provenance={})
+        write_keras(expressible(order.before), modern, provenance={})
         found = run.judge(
             path,
             graph,
             original=order.original,
-            twin=twin_path,
-            groups=_places(graph, twin_graph, groups) if groups else (),
+            written_by=run.writer(order.before, order.written_by),
+            modern=modern,
+            twin=twin_path if groups else None,
+            groups=_places(graph, twin_graph, groups),
         )
     return _verdict(order, found)
 
@@ -165,9 +185,15 @@ def _verdict(order: Order, found: Mapping[str, Any]) -> Result:
             raise ProofFailed(f"the written model failed the {check} check: it is not tied")
     if "original_error" in found:
         warnings.append(
-            "stock Keras cannot open the original, so outputs were compared with its converted "
-            f"form ({found['original_error']})"
+            "no Keras here opens the original, so outputs were compared with its modern form "
+            f"({found['original_error']})"
         )
+    if found.get("gradient", True) is None:
+        warnings.append(
+            "the gradient was not checked: only Keras' TensorFlow backend gives it here"
+        )
+    elif found.get("step", True) is None:
+        warnings.append("no gradient reached the shared matrix on seeded inputs: step not checked")
     step = found.get("step") if found.get("gradient") is not False else False
     proof = Proof(True, measured, found.get("poke"), step)
     return Result(proof, tuple(warnings), tuple(_damage(order, found)))
@@ -176,10 +202,10 @@ def _verdict(order: Order, found: Mapping[str, Any]) -> Result:
 def _damage(order: Order, found: Mapping[str, Any]) -> list[str]:
     if not order.values_changed or found.get("from_original") is None:
         return []
-    return [
-        "damage      the values were changed: on seeded inputs the outputs moved by up to "
-        f"{found['from_original']:.3g} and agree on the top entry in {found['agreement']:.0%}"
-    ]
+    moved, agree = found["from_original"], found["agreement"]
+    same = "(the proof below compares with an untied twin that holds the same values)"
+    seen = f"outputs on seeded inputs moved by up to {moved:.3g}; top entry the same in {agree:.0%}"
+    return [f"damage      {seen}", f"            {same}"]
 
 
 Group = tuple[Variable, list[tuple[Variable, tuple[int, ...] | None]]]

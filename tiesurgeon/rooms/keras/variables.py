@@ -74,11 +74,13 @@ def _attention(prefix: str) -> Callable[[Config], list[Place]]:
     def places(config: Config) -> list[Place]:
         roles = ("kernel", "bias") if config.get("use_bias", True) else ("kernel",)
         folders = {part: f"{prefix}{part}_dense" for part in ("query", "key", "value", "output")}
-        gate = {"gate": "_gate_dense"} if config.get("use_gate") else {}
-        order = {"query": "", "key": "", **gate, **folders} | folders
+        parts = ["query", "key", "value", "output"]
+        if config.get("use_gate"):
+            parts.insert(2, "gate")
+            folders["gate"] = "_gate_dense"
         return [
-            Place(f"{part}/{role}", f"{folder}/vars", i)
-            for part, folder in order.items()
+            Place(f"{part}/{role}", f"{folders[part]}/vars", i)
+            for part in parts
             for i, role in enumerate(roles)
         ]
 
@@ -211,7 +213,10 @@ def container_names(layers: tuple[Layer, ...]) -> Iterator[tuple[str, Layer]]:
 
 def _file_class(layer: Layer) -> str:
     dialect = layer.entry.get("dialect") or {}
-    return f"CuDNN{layer.op}" if "cudnn" in dialect else _FILE_CLASSES.get(layer.op, layer.op)
+    if "cudnn" in dialect:
+        return f"CuDNN{layer.op}"
+    name = layer.op.rsplit(">", 1)[-1]  # registered classes: "package>Class"
+    return _FILE_CLASSES.get(name, name)
 
 
 def snake_case(name: str) -> str:

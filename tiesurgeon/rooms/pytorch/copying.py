@@ -38,6 +38,13 @@ def needed(names: Iterable[str]) -> list[Part]:
     return list(ordered.values())
 
 
+def part_names() -> frozenset[str]:
+    """The names of all parts and of what they import."""
+    known = _all_parts().values()
+    imported = {line.split()[-1] for part in known for line in part.imports}
+    return frozenset({part.name for part in known} | imported)
+
+
 @cache
 def _all_parts() -> dict[str, Part]:
     trees = {path: ast.parse(path.read_text("utf-8")) for path in sorted(PARTS.glob("*.py"))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +52,7 @@ def render(graph: Graph, call: Call, parameter: Mapping[str, str], look: Look) -
     if is_module(op):
         return _module(layer, call, look)
     if op in PREFIXES:
-        return Expression(PREFIXES[op] + _value(call.args[0], look).within(UNARY), UNARY)
+        return Expression(PREFIXES[op] + _operand(call.args[0], look), UNARY)
     if op in BINDING:
         left, right = (_value(arg, look) for arg in call.args)
         binding = BINDING[op]
@@ -59,7 +60,9 @@ def render(graph: Graph, call: Call, parameter: Mapping[str, str], look: Look) -
         # comparisons must not be chained.
         tighter = binding + 1
         left_binding = tighter if op == "**" or binding == COMPARE else binding
-        text = f"{left.within(left_binding)} {op} {right.within(tighter)}"
+        sides = left.within(left_binding), right.within(tighter)
+        hugs = op == "**" and all(re.fullmatch(r"[\w.]+", side) for side in sides)
+        text = (op if hugs else f" {op} ").join(sides)
         return Expression(text, binding)
     if op == "[]":
         return Expression(f"{_value(call.args[0], look).within(ATOM)}[{_index(call, look)}]")
@@ -67,6 +70,12 @@ def render(graph: Graph, call: Call, parameter: Mapping[str, str], look: Look) -
         head = _value(call.args[0], look).within(ATOM)
         return Expression(f"{head}{op}({_arguments(call.args[1:], call.kwargs, look)})")
     return Expression(f"{op.removeprefix('parts.')}({_arguments(call.args, call.kwargs, look)})")
+
+
+def _operand(value: Any, look: Look) -> str:
+    """What a sign stands before; -a**b is right, but -(a**b) is what people read."""
+    operand = _value(value, look)
+    return f"({operand.text})" if operand.binding == POWER else operand.within(UNARY)
 
 
 def _module(layer: Layer, call: Call, look: Look) -> Expression:

@@ -45,6 +45,8 @@ def fit(line: str, indent: int) -> list[str]:
         return [prefix + line]
     closing = _matching(code, opening)
     head, body, tail = code[: opening + 1], code[opening + 1 : closing], code[closing:]
+    if code.startswith("def ") and len(_split(body)) == 1:
+        body += ","  # as ruff has it for the only parameter of a function
     inner = " " * (indent + 4)
     if len(inner) + len(body) <= WIDTH:
         middle = [inner + body]

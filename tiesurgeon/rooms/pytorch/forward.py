@@ -6,6 +6,7 @@ A value that only the next line needs is `x`, so that a chain of layers reads
 
 from __future__ import annotations
 
+import builtins
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,8 +14,8 @@ from functools import cached_property
 from typing import Any
 
 from tiesurgeon.graph import Call, Graph, Value, values_in
-from tiesurgeon.mapping.order import in_order
 from tiesurgeon.mapping.torch_words import OPERATORS, is_module
+from tiesurgeon.rooms.pytorch.copying import part_names
 from tiesurgeon.rooms.pytorch.expressions import Expression, render
 
 CHAIN = "x"
@@ -63,16 +64,9 @@ class Forward:
 
     @cached_property
     def _calls(self) -> list[Call]:
-        """The calls to be written, in order; inputs and parameters need no line."""
-        ends = [value.call for value in values_in(self.graph.outputs)]
-        ordered = in_order(self.graph.call_by_id, ends, self._in_turn)
-        return [call for call in ordered if self._op(call) not in ("placeholder", "nn.Parameter")]
-
-    def _in_turn(self, call: Call) -> list[Value]:
-        """What a call takes, in the order to be computed: the main argument of a module last,
-        so that its chain of layers is not interrupted by the mask or the states."""
-        values = list(call.inputs)
-        return values[::-1] if is_module(self._op(call)) else values
+        """The calls to be written; inputs and parameters need no line."""
+        unwritten = ("placeholder", "nn.Parameter")
+        return [call for call in self.graph.calls if self._op(call) not in unwritten]
 
     @cached_property
     def _use_count(self) -> Counter[str]:
@@ -161,13 +155,18 @@ class Forward:
         last = self._last_use(value)
         if last < 0:
             return "_"
-        op = self._op(self.graph.call_by_id[value.call])
+        call = self.graph.call_by_id[value.call]
+        op, body = self._op(call), self.graph.layer(call.layer).body
         hint = value.call.split(".")[0]
         is_chained = value.index == 0 and last == number + 1 and op not in _TRUTH
-        if op in _WITH_STATES and value.index:
+        if body is not None and self._output_count(call) > 1 and not is_chained:
+            preferred = str(body.config["outputs"][value.index]["name"])
+            hint = f"{hint}_{preferred}"
+        elif op in _WITH_STATES and value.index:
             preferred, hint = "hc"[value.index - 1], f"{hint}_{'hc'[value.index - 1]}"
         else:
             preferred = CHAIN if is_chained else hint
+        preferred, hint = (f"{n}_" if n in _IN_USE else n for n in (preferred, hint))
         for name in (preferred, hint, *(f"{hint}_{count}" for count in range(2, 10_000))):
             if self.held.get(name, -1) <= number:
                 self.held[name] = last
@@ -230,5 +229,7 @@ class Forward:
         return 1
 
 
+# Names that a local variable would hide.
+_IN_USE = frozenset(dir(builtins)) | part_names()
 _WITH_TWO_STATES = frozenset(("nn.LSTM", "parts.StepwiseLSTM"))
 _WITH_STATES = _WITH_TWO_STATES | {"nn.GRU", "nn.RNN", "parts.StepwiseGRU", "parts.StepwiseRNN"}

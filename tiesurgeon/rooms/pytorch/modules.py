@@ -25,6 +25,12 @@ class Place:
         names = (*self.path, self.layer.name, self.view.role)
         return ".".join(name for name in names if name)
 
+    @property
+    def is_buffer(self) -> bool:
+        """Whether it is a buffer of its module, which no optimizer sees."""
+        variable = self.view.variable
+        return self.view.role in BUFFERS or (not self.view.role and variable.kind == "buffer")
+
 
 @dataclass
 class Ownership:

@@ -18,7 +18,10 @@ SCRIPT = Path(__file__).with_name("proof_script.py")
 
 def is_installed() -> bool:
     """True if torch can be imported here (it is not imported to find out)."""
-    return importlib.util.find_spec("torch") is not None
+    try:
+        return importlib.util.find_spec("torch") is not None
+    except ImportError:  # something on the path forbids it
+        return False
 
 
 @dataclass(frozen=True)

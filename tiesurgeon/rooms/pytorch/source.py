@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from tiesurgeon.graph import Graph, Layer, Value, values_in
+from tiesurgeon.mapping.names import Names, class_name
 from tiesurgeon.mapping.torch_words import RECURRENT, Name, is_module
 from tiesurgeon.rooms.pytorch.copying import needed
 from tiesurgeon.rooms.pytorch.formatting import fit, literal
 from tiesurgeon.rooms.pytorch.forward import Forward
-from tiesurgeon.rooms.pytorch.modules import BUFFERS, Ownership, Place, ownership
+from tiesurgeon.rooms.pytorch.modules import Ownership, Place, ownership
 
 
 def model_source(graph: Graph, *, source: str, version: str) -> str:
     """The text of model.py for a PyTorch graph that was made from the file named `source`."""
+    graph = _named(graph, source)
     owned = ownership(graph)
     classes = [_class(body, path, owned) for body, path in _bodies(graph, ())]
     parts = needed(_parts(graph))
     code = [*(part.text for part in parts), *classes, _load(graph)]
     imports = _imports("\n".join(code), [name for part in parts for name in part.imports])
     return "\n\n\n".join((_heading(graph, source, version) + imports, *code)) + "\n"
+
+
+def _named(graph: Graph, source: str) -> Graph:
+    """A model that Keras named (`functional_3`) goes by the name of its file."""
+    if not re.fullmatch(r"(functional|sequential|model)(_\d+)?", graph.name):
+        return graph
+    taken = frozenset(body.config["class"] for body, path in _bodies(graph, ()) if path)
+    name = Names(taken).new(class_name(source.rsplit(".", 1)[0]))
+    return replace(graph, config={**graph.config, "class": name})
 
 
 def _heading(graph: Graph, source: str, version: str) -> str:
@@ -112,13 +124,14 @@ def _class(graph: Graph, path: tuple[str, ...], owned: Ownership) -> str:
     inputs = [graph.call_by_id[value.call].layer for value in values_in(graph.inputs)]
     signature = ", ".join(("self", *(f"{name}: Tensor" for name in inputs)))
     lines = [f"class {graph.config['class']}(nn.Module):"]
+    forward = Forward(graph, parameters)
     made = _constructor(graph, path, owned)
     if made:
         lines += ["    def __init__(self) -> None:", "        super().__init__()"]
         lines += [line for statement in made for line in fit(statement, 8)]
         lines.append("")
     lines += fit(f"def forward({signature}) -> {_returns(graph)}:", 4)
-    lines += [line for text in Forward(graph, parameters).statements() for line in fit(text, 8)]
+    lines += [line for text in forward.statements() for line in fit(text, 8)]
     return "\n".join(lines)
 
 
@@ -141,12 +154,21 @@ def _constructor(graph: Graph, path: tuple[str, ...], owned: Ownership) -> list[
         elif layer.op == "nn.Parameter":
             place = Place(path, layer, layer.views[0])
             if owned.is_attribute(place):
-                shape = ", ".join(map(str, layer.views[0].variable.shape))
-                statements.append(f"self.{layer.name} = nn.Parameter(torch.empty({shape}))")
+                statements.append(_own_parameter(layer))
     for use, owner in owned.tied_in(path):
         left, right = (_attribute(place, path) for place in (use, owner))
         statements.append(f"{left} = {right}  # tied")
-    return [*statements, *_frozen(graph, path, owned)]
+    order = {layer: number for number, layer in enumerate(graph.layers)}
+    owned_here = sorted(owned.owned_in(path), key=lambda place: order[place.layer])
+    return [*statements, *_frozen(owned_here)]
+
+
+def _own_parameter(layer: Layer) -> str:
+    variable = layer.views[0].variable
+    empty = f"torch.empty({', '.join(map(str, variable.shape)) or '()'})"
+    if variable.kind == "buffer":
+        return f'self.register_buffer("{layer.name}", {empty})'
+    return f"self.{layer.name} = nn.Parameter({empty})"
 
 
 def _constructed(layer: Layer) -> str:
@@ -158,10 +180,10 @@ def _constructed(layer: Layer) -> str:
     return f"{layer.op.removeprefix('parts.')}({', '.join(texts)})"
 
 
-def _frozen(graph: Graph, path: tuple[str, ...], owned: Ownership) -> Iterator[str]:
+def _frozen(places_here: list[Place]) -> Iterator[str]:
     by_layer: dict[Layer, list[Place]] = {}
-    for place in owned.owned_in(path):
-        if place.view.role not in BUFFERS:
+    for place in places_here:
+        if not place.is_buffer:
             by_layer.setdefault(place.layer, []).append(place)
     second_biases = []
     for layer, places in by_layer.items():
@@ -170,7 +192,7 @@ def _frozen(graph: Graph, path: tuple[str, ...], owned: Ownership) -> Iterator[s
             yield f"self.{layer.name}.requires_grad_(False)"
             continue
         for place in frozen:
-            statement = f"{_attribute(place, path)}.requires_grad_(False)"
+            statement = f"{_attribute(place, place.path)}.requires_grad_(False)"
             if place.view.role.startswith("bias_hh"):
                 second_biases.append(statement)
             else:
@@ -197,11 +219,15 @@ def _read(place: Place, owned: Ownership) -> str:
 
 def _load(graph: Graph) -> str:
     name = graph.config["class"]
-    return f'''def load(path: str | Path = Path(__file__).with_name("model.safetensors")) -> {name}:
-    """The model with its trained weights, in eval mode."""
-    model = {name}()
-    load_model(model, path)
-    return model.eval()'''
+    path = 'path: str | Path = Path(__file__).with_name("model.safetensors")'
+    lines = [
+        *fit(f"def load({path}) -> {name}:", 0),
+        '    """The model with its trained weights, in eval mode."""',
+        f"    model = {name}()",
+        "    load_model(model, path)",
+        "    return model.eval()",
+    ]
+    return "\n".join(lines)
 
 
 _SIZES = ("in_channels", "out_channels", "kernel_size")

@@ -18,6 +18,8 @@ CLASS_NAMES = {
     "BatchNormalizationV2": "BatchNormalization",
     "UnifiedLSTM": "LSTM",
     "UnifiedGRU": "GRU",
+    # .h5 holds the Python name of the class, not the one it is exported under.
+    "GroupedQueryAttention": "GroupQueryAttention",
     # Aliases that handwritten configs use.
     "Convolution1D": "Conv1D",
     "Convolution2D": "Conv2D",
@@ -125,11 +127,9 @@ _RECURRENT: tuple[Rule, ...] = (
 _NO_GROUPS = drop("groups", 1)
 _NO_KERNEL = discard("kernel_initializer", "kernel_regularizer", "kernel_constraint", "rank")
 _NO_FILTERS = discard("filters")
-_NO_RENORM: tuple[Rule, ...] = (
-    drop("renorm"),
-    discard("renorm_clipping", "renorm_momentum", "fused"),
+_NO_VIRTUAL_BATCH: tuple[Rule, ...] = (
     drop("virtual_batch_size"),
-    discard("adjustment"),
+    discard("adjustment", "fused"),
 )
 
 _RANDOM = """
@@ -161,10 +161,10 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "AdditiveAttention": (_causal,),
     "LeakyReLU": (rename(alpha="negative_slope"),),
     "ThresholdedReLU": (rename(theta="threshold"), become("ReLU")),  # x where x > theta, else 0
-    "BatchNormalization": (_flatten_axis, *_NO_RENORM),
+    "BatchNormalization": (_flatten_axis, *_NO_VIRTUAL_BATCH),
     "SyncBatchNormalization": (
         _flatten_axis,
-        *_NO_RENORM,
+        *_NO_VIRTUAL_BATCH,
         _sync_batch_normalization,
         become("BatchNormalization"),
     ),

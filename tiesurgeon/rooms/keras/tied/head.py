@@ -99,7 +99,7 @@ def _no_adapters(embedding: Layer, dense: Layer, name: str) -> None:
 
 
 def added(one: Any, other: Any, name: str) -> Any:
-    """One regularizer for two: penalties on both sides add up: elementwise ones do not see the transpose."""
+    """One regularizer for two: penalties add up, and elementwise ones see no transpose."""
     if other is None:
         return one
     if _class(other) not in _ADDABLE or (one is not None and _class(one) not in _ADDABLE):

@@ -149,6 +149,7 @@ _KEEP_RANK = frozenset(
         "BatchNormalization", "LayerNormalization", "GaussianNoise", "GaussianDropout",
         "AlphaDropout", "Identity", "Add", "Multiply", "Average", "Rescaling", "Concatenate",
         "ActivityRegularization", "UnitNormalization", "Normalization", "Maximum", "Minimum",
-        "Subtract", "TimeDistributed", "Masking", "RMSNormalization", "ReversibleEmbedding", "Matmul",
+        "Subtract", "TimeDistributed", "Masking", "RMSNormalization",
+        "ReversibleEmbedding", "Matmul",
     }
 )  # fmt: skip

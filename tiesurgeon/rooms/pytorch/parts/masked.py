@@ -32,3 +32,10 @@ def keep_initial(final, initial, empty: Tensor):
         return tuple(keep_initial(after, before, empty) for after, before in pairs)
     before = torch.zeros_like(final) if initial is None else initial
     return torch.where(empty[:, None], before, final)
+
+
+def masked_mean(x: Tensor, mask: Tensor, dim: int = 1, keepdim: bool = False) -> Tensor:
+    """The mean over the steps, axis `dim` of x, where `mask` is true."""
+    mask = mask.unsqueeze(3 - dim)
+    total = x.masked_fill(mask.logical_not(), 0).sum(dim, keepdim=keepdim)
+    return total / mask.sum(dim, keepdim=keepdim)

@@ -25,6 +25,8 @@ class StepwiseLSTM(nn.LSTM):
         self.recurrent_dropout = recurrent_dropout
 
     def forward(self, x: Tensor, state=None, mask: Tensor | None = None):
+        if mask is None and is_plain(self):
+            return super().forward(x, state)
         gates = F.linear(x, self.weight_ih_l0, self.bias_ih_l0 if self.bias else None)
         if state is None:
             zeros = x.new_zeros(1, x.shape[0], self.hidden_size)
@@ -62,6 +64,8 @@ class StepwiseGRU(nn.GRU):
         self.reset_after = reset_after
 
     def forward(self, x: Tensor, state: Tensor | None = None, mask: Tensor | None = None):
+        if mask is None and self.reset_after and is_plain(self):
+            return super().forward(x, state)
         size = self.hidden_size
         gates = F.linear(x, self.weight_ih_l0, self.bias_ih_l0 if self.bias else None)
         weight, new_weight = self.weight_hh_l0.split((2 * size, size))
@@ -99,6 +103,8 @@ class StepwiseRNN(nn.RNN):
         self.recurrent_dropout = recurrent_dropout
 
     def forward(self, x: Tensor, state: Tensor | None = None, mask: Tensor | None = None):
+        if mask is None and is_plain(self):
+            return super().forward(x, state)
         inputs = F.linear(x, self.weight_ih_l0, self.bias_ih_l0 if self.bias else None)
         h = x.new_zeros(x.shape[0], self.hidden_size) if state is None else state[0]
         keep = dropout_between_steps(self, h)
@@ -108,6 +114,12 @@ class StepwiseRNN(nn.RNN):
 
         output, (h,) = run_steps(step, inputs, (h,), mask)
         return output, h.unsqueeze(0)
+
+
+def is_plain(rnn) -> bool:
+    """Whether torch's own kernels do: in eval mode nothing is dropped."""
+    gate = getattr(rnn, "recurrent_activation", torch.sigmoid)
+    return not rnn.training and rnn.activation is torch.tanh and gate is torch.sigmoid
 
 
 def run_steps(step, inputs: Tensor, state: tuple[Tensor, ...], mask: Tensor | None):

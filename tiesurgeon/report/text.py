@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from tiesurgeon.find import Candidate, Tie
 from tiesurgeon.fit import METHODS
 from tiesurgeon.formats import FORMATS
-from tiesurgeon.graph import Graph, Layer, Value
 from tiesurgeon.inspection import Inspection, Inspections
+from tiesurgeon.report.layers import layer_table, plain
 
 _MOST_CANDIDATES = 12
-_WHOLE_LINE = 36  # longer names of weights are folded at 80 columns
 _TITLES = {known.name: known.title.removeprefix("a ").removeprefix("an ") for known in FORMATS}
 _ROLES = {
     "embedding-output": "embedding and output layer",
@@ -41,7 +38,7 @@ _MATCHES = {
 def print_inspection(console: Console, found: Inspection) -> None:
     """One file: what it is, its layers, what is tied, what could be, what to type next."""
     _header(console, found)
-    console.print(_layer_table(found))
+    console.print(layer_table(found, console))
     _ties(console, found)
     _candidates(console, found)
     for warning in found.warnings:
@@ -71,14 +68,9 @@ def size(count: int) -> str:
     return f"{count} bytes"
 
 
-def _plain(text: str) -> str:
-    """Names come from the file: nothing in them may steer the terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text)
-
-
 def _marked(text: str) -> str:
     """The same for where rich reads markup."""
-    return escape(_plain(text))
+    return escape(plain(text))
 
 
 def _title(console: Console, text: str) -> None:
@@ -96,79 +88,6 @@ def _header(console: Console, found: Inspection) -> None:
     dtypes = sorted({v.storage.dtype.name for v in found.graph.variables()})
     console.print(f"{line}, {' and '.join(dtypes)}" if dtypes else line)
     console.print()
-
-
-# --- layers -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Row:
-    depth: int
-    layer: Layer
-    takes: str
-
-
-def _layer_table(found: Inspection) -> Table:
-    several = len({v.storage.dtype for v in found.graph.variables()}) > 1
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-    rows = list(_rows(found.graph, 0))
-    weights = [_weights(row.layer, several=several) for row in rows]
-    longest = max((len(line) for text in weights for line in text.splitlines()), default=0)
-    table.add_column("layer", overflow="fold")
-    if any(row.layer.op for row in rows):
-        table.add_column("type", overflow="fold")
-    if found.graph.calls:
-        table.add_column("takes", overflow="fold")
-    table.add_column("weights", overflow="fold", no_wrap=longest <= _WHOLE_LINE)
-    table.add_column("parameters", justify="right", no_wrap=True)
-    for row, text in zip(rows, weights, strict=True):
-        cells = [Text("  " * row.depth + _plain(row.layer.name))]
-        cells += [Text(_plain(row.layer.op))] if any(row.layer.op for row in rows) else []
-        cells += [Text(row.takes, style="dim")] if found.graph.calls else []
-        table.add_row(*cells, Text(text), _count(row.layer))
-    return table
-
-
-def _rows(graph: Graph, depth: int) -> Iterator[_Row]:
-    for layer in graph.layers:
-        yield from _row(layer, depth, "\n".join(_takes(graph, layer)))
-
-
-def _row(layer: Layer, depth: int, takes: str) -> Iterator[_Row]:
-    yield _Row(depth, layer, takes)
-    for inner in layer.inner:
-        yield from _row(inner, depth + 1, "")
-    if layer.body is not None:
-        yield from _rows(layer.body, depth + 1)
-
-
-def _takes(graph: Graph, layer: Layer) -> list[str]:
-    """The layers whose results each call takes; calls that take the same are said once."""
-    taken = (
-        ", ".join(_source(graph, value) for value in call.inputs)
-        for call in graph.calls_of(layer.name)
-    )
-    return [takes for takes in dict.fromkeys(taken) if takes]
-
-
-def _source(graph: Graph, value: Value) -> str:
-    name = graph.call_by_id[value.call].layer
-    return name if value.index == 0 else f"{name}[{value.index}]"
-
-
-def _weights(layer: Layer, *, several: bool) -> str:
-    lines = []
-    for view in layer.views:
-        shape = "x".join(str(dim) for dim in view.shape) or "scalar"
-        dtype = f" {view.variable.storage.dtype.name}" if several else ""
-        frozen = "" if view.variable.trainable else " frozen"
-        lines.append(f"{_plain(view.role)} {shape}{dtype}{frozen}")
-    return "\n".join(lines)
-
-
-def _count(layer: Layer) -> str:
-    count = sum(view.variable.storage.size for view in layer.views)
-    return f"{count:,}" if count else ""
 
 
 # --- ties and candidates ----------------------------------------------------------------------
@@ -221,7 +140,7 @@ def _candidates(console: Console, found: Inspection) -> None:
 def _pair(console: Console, candidate: Candidate, number: int | None = None) -> None:
     words, style = _MATCHES[candidate.match]
     line = Text(f"  {number}. " if number else "   - ")
-    line.append(_plain(f"{candidate.target} <- {candidate.source}"), style="bold")
+    line.append(plain(f"{candidate.target} <- {candidate.source}"), style="bold")
     line.append("  transposed  " if candidate.perm else "  ")
     line.append(words, style=style)
     console.print(line)
@@ -234,7 +153,7 @@ def _about(candidate: Candidate) -> Iterator[Text]:
     yield Text(first)
     if candidate.match in ("close", "different"):
         yield Text(", ".join(_distances(candidate)))
-    yield Text(_plain(candidate.reason), style="dim")
+    yield Text(plain(candidate.reason), style="dim")
 
 
 def _distances(candidate: Candidate) -> Iterator[str]:
@@ -261,7 +180,7 @@ def _next(console: Console, found: Inspection) -> None:
         if best.match == "equal":
             say = "Tying values that are equal changes no output:"
         else:
-            say = "The values are the source's own; compare the outputs after tying:"
+            say = "The layer will use the source's values; compare the outputs after tying:"
         console.print(f"  {say}")
         _command(console, command + pair)
         if len(together) > 1:
@@ -288,4 +207,4 @@ def _caution(best: Candidate) -> str:
 
 
 def _command(console: Console, command: str) -> None:
-    console.print(Text(f"    {_plain(command)}", style="bold cyan"), soft_wrap=True)
+    console.print(Text(f"    {plain(command)}", style="bold cyan"), soft_wrap=True)
