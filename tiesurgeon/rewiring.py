@@ -22,6 +22,7 @@ class Rewiring:
         self.calls: dict[str, Call] = dict(graph.call_by_id)
         self.inputs: Any = graph.inputs
         self.outputs: Any = graph.outputs
+        self._moved: dict[Value, Value] = {}
 
     def fresh(self, wish: str) -> str:
         """`wish`, or `wish_1`, `wish_2`, ... if a layer has that name."""
@@ -51,6 +52,7 @@ class Rewiring:
 
     def redirect(self, old: Value, new: Value) -> None:
         """Everything that took `old` takes `new`."""
+        self._moved[old] = new
 
         def change(value: Value) -> Value:
             return new if value == old else value
@@ -60,6 +62,14 @@ class Rewiring:
                 call, args=map_values(call.args, change), kwargs=map_values(call.kwargs, change)
             )
         self.outputs = map_values(self.outputs, change)
+
+    def now(self, value: Value) -> Value:
+        """What has come in the place of a value of the graph as it was."""
+        seen: set[Value] = set()
+        while value in self._moved and value not in seen:
+            seen.add(value)
+            value = self._moved[value]
+        return value
 
     def drop_call(self, call_id: str) -> None:
         """Removes a call, and its layer when that was the last one."""

@@ -89,7 +89,8 @@ def test_attention_takes_the_masks_of_its_arguments_away(tmp_path: Path) -> None
     x = layers.Embedding(11, 3, mask_zero=True)(ids)
     y = layers.MultiHeadAttention(2, 3)(x, x)
     z = layers.GRU(3, return_sequences=True)(layers.Add()([x, y]))
-    model = keras.Model(ids, [z, layers.LSTM(2)(y)], name="attending")
+    pooled = layers.GlobalAveragePooling1D()(layers.Add()([x, y]))
+    model = keras.Model(ids, [z, layers.LSTM(2)(y), pooled], name="attending")
     inputs = [np.random.default_rng(0).integers(0, 3, (4, 7)).astype("int32")]
     assert difference(with_random_weights(model), inputs, tmp_path) < 1e-5
 

@@ -172,6 +172,12 @@ def operators() -> Built:
     return keras.Model([a, b], [x, y, z, -flags, ops.sum(a)]), [_floats(2, 7, 6), _floats(2, 7, 6)]
 
 
+def whole_numbers_into_weights() -> Built:
+    numbers = keras.Input((7, H), dtype="int32", name="numbers")
+    x = layers.LSTM(5)(layers.Dense(H)(numbers))
+    return keras.Model(numbers, [x, layers.Rescaling(0.5)(numbers)]), [_ids(2, 7, H)]
+
+
 def names_that_are_no_names() -> Built:
     x = keras.Input((5,), name="class")
     y = layers.Dense(H, name="dense-1")(x)
@@ -196,6 +202,7 @@ MODELS: list[Callable[[], Built]] = [
     sentences_of_words,
     masks_merged,
     operators,
+    whole_numbers_into_weights,
     names_that_are_no_names,
 ]
 

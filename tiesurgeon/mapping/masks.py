@@ -25,6 +25,11 @@ def explicit(graph: Graph) -> Graph:
     return _Rewriting(_Level(graph, frozenset())).graph()
 
 
+def propagated(graph: Graph) -> dict[Value, Mask | None]:
+    """The mask that Keras hangs on each value of this level; values not listed have none."""
+    return _Level(graph, frozenset()).masks
+
+
 class _Level:
     """Which values of one graph carry a mask, and which calls use one."""
 

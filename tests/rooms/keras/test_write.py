@@ -144,15 +144,16 @@ def compiled(**options: Any) -> Any:
     x = vectors(3, name="x")
     made = keras.Model(x, [L.Dense(2, name="a")(x), L.Dense(5, name="b")(x)])
     made.compile(**options)
-    made.fit(np.zeros((4, 3)), [np.zeros((4, 2)), np.zeros((4, 5))], verbose=0)
+    made.optimizer.build(made.trainable_variables)
+    made.optimizer.iterations.assign(7)
     return made
 
 
 COMPILED: dict[str, Any] = {
-    "words": {"optimizer": "sgd", "loss": ["mse", "mae"], "metrics": [["mae"], ["mse"]]},
+    "words": {"optimizer": "rmsprop", "loss": ["mse", "mae"], "metrics": [["mae"], ["mse"]]},
     "objects": {
         "optimizer": keras.optimizers.Adam(keras.optimizers.schedules.ExponentialDecay(0.1, 5, 1)),
-        "loss": [keras.losses.Huber(0.5), "mse"],
+        "loss": [keras.losses.BinaryCrossentropy(label_smoothing=0.25), "mse"],
         "metrics": [[keras.metrics.RootMeanSquaredError()], []],
         "loss_weights": [1.0, 0.5],
     },
@@ -180,22 +181,47 @@ def test_compiled_models_come_back_compiled(
         path = rewritten(found, tmp_path / f"out{suffix}")
         with caplog.at_level(logging.WARNING):
             again = loaded(path, compile=True)
-        assert not caplog.records
+        # Keras says that of every compiled .h5, its own included.
+        assert all("compiled metrics have yet" in record.msg for record in caplog.records)
         after = again.get_compile_config()
         assert after["optimizer"]["class_name"] == before["optimizer"]["class_name"]
         ours, theirs = after["optimizer"]["config"], before["optimizer"]["config"]
         assert {k: v for k, v in ours.items() if k != "name"} == {
             k: v for k, v in theirs.items() if k != "name"
         }
-        again.fit(np.zeros((4, 3)), [np.zeros((4, 2)), np.zeros((4, 5))], verbose=0)
-        assert (
-            again.evaluate(
-                np.ones((4, 3)), [np.zeros((4, 2)), np.zeros((4, 5))], verbose=0, return_dict=True
-            ).keys()
-            == made.evaluate(
-                np.ones((4, 3)), [np.zeros((4, 2)), np.zeros((4, 5))], verbose=0, return_dict=True
-            ).keys()
-        )
+        given, wanted = np.ones((4, 3)), [np.zeros((4, 2)), np.zeros((4, 5))]
+        losses = [float(model.compute_loss(given, wanted, model(given))) for model in (made, again)]
+        assert losses[0] == losses[1] > 0
+        if suffix == ".keras":
+            assert len(again.optimizer.variables) > 2
+            assert int(again.optimizer.iterations) == 0
+
+
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "SGD": {"momentum": 0.5},
+    "RMSprop": {"momentum": 0.5, "centered": True},
+    "Adam": {"amsgrad": True},
+    "AdamW": {},
+    "Adagrad": {"initial_accumulator_value": 0.25},
+    "Adadelta": {},
+    "Adamax": {},
+    "Lamb": {},
+    "Lion": {},
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_each_optimizer_begins_afresh(name: str, tmp_path: Path) -> None:
+    """With the state that Keras would give it; a missing one would be warned about."""
+    made = compiled(optimizer=getattr(keras.optimizers, name)(**OPTIMIZERS[name]), loss="mse")
+    made.get_layer("a").trainable = False
+    made.compile(made.optimizer.from_config(made.optimizer.get_config()), loss="mse")
+    found = read_literally(saved(made, tmp_path / "model.keras"))
+    again = loaded(rewritten(found, tmp_path / "out.keras"), compile=True)
+    fresh = made.optimizer.from_config(made.optimizer.get_config())
+    fresh.build(made.trainable_variables)
+    for one, other in zip(again.optimizer.variables, fresh.variables, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -205,14 +231,14 @@ def test_what_keras_2_compiled_keras_3_compiles(source: str, tmp_path: Path) -> 
     made = old.Sequential([old.Input((3,)), old.layers.Dense(2)])
     loss = old.losses.SparseCategoricalCrossentropy(from_logits=True)
     made.compile(old.optimizers.Adam(0.25), loss, metrics=["accuracy"])
-    made.fit(np.zeros((4, 3)), np.zeros(4), verbose=0)
+    made.train_on_batch(np.zeros((4, 3)), np.zeros(4))
     made.save(tmp_path / f"model{source}")
     found = read(tmp_path / f"model{source}")
     for suffix in SUFFIXES:
         again = loaded(rewritten(found, tmp_path / f"out{suffix}"), compile=True)
         assert again.optimizer.learning_rate == 0.25
         assert again.loss.from_logits is True
-        again.fit(np.zeros((4, 3)), np.zeros(4), verbose=0)
+        again.train_on_batch(np.zeros((4, 3)), np.zeros(4))
 
 
 @pytest.mark.parametrize(

@@ -108,3 +108,21 @@ def two_models_over_one_table() -> Graph:
     )
     layers = (ids, inner("a"), inner("b"), add)
     return Graph("two", "Functional", layers, calls, Value("ids"), Value("add"))
+
+
+def residual() -> Graph:
+    """Three Dense layers, the first one's output added at the end."""
+
+    def dense(name: str, seed: int, activation: str) -> Layer:
+        config = {"units": 5, "activation": activation}
+        return layer(name, "Dense", config, kernel=variable(name, 5, 5, seed=seed))
+
+    layers = (dense("a", 0, "relu"), dense("b", 1, "linear"), dense("c", 2, "relu"))
+    graph = chain("residual", layers, (None, 5), "float32")
+    add = Call("add", "add", ([Value("a"), Value("c")],))
+    return replace(
+        graph,
+        layers=(*graph.layers, layer("add", "Add", {})),
+        calls=(*graph.calls, add),
+        outputs=Value("add"),
+    )

@@ -23,10 +23,11 @@ from tests.rooms.pytorch.graphs import (
     chain,
     language_model,
     layer,
+    residual,
     two_models_over_one_table,
     variable,
 )
-from tiesurgeon.graph import Graph, Variable, in_memory
+from tiesurgeon.graph import Call, Graph, Layer, Value, Variable, View, in_memory
 from tiesurgeon.mapping.to_torch import to_torch
 from tiesurgeon.rooms.pytorch.source import model_source
 from tiesurgeon.rooms.pytorch.write import write
@@ -80,6 +81,14 @@ class Autoencoder(nn.Module):
 """
 
 
+RESIDUAL = """\
+    def forward(self, ids: Tensor) -> Tensor:
+        a = torch.relu(self.a(ids))
+        x = self.b(a)
+        return a + torch.relu(self.c(x))
+"""
+
+
 def _source(graph: Graph) -> str:
     return model_source(to_torch(graph), source="char_lm.keras", version="0.1.0")
 
@@ -100,6 +109,45 @@ def test_a_tied_language_model_reads_as_people_write_it() -> None:
 
 def test_a_transposed_tie_reads_as_people_write_it() -> None:
     assert AUTOENCODER in _source(autoencoder())
+
+
+def _before_and_after(embedding: View | Variable, kernel: View | Variable, units: int) -> Graph:
+    """A Dense on one input and an Embedding on another, of one variable, the Dense first."""
+    inputs = (
+        Layer("x", "InputLayer", {"batch_shape": (None, kernel.shape[0]), "dtype": "float32"}),
+        Layer("ids", "InputLayer", {"batch_shape": (None,), "dtype": "int32"}),
+    )
+    table = {"input_dim": embedding.shape[0], "output_dim": embedding.shape[1]}
+    layers = (
+        layer("dense", "Dense", {"units": units}, kernel=kernel),
+        layer("embedding", "Embedding", table, embeddings=embedding),
+    )
+    calls = (
+        Call("x", "x"),
+        Call("ids", "ids"),
+        Call("dense", "dense", (Value("x"),)),
+        Call("embedding", "embedding", (Value("ids"),)),
+    )
+    ends = [Value("x"), Value("ids")], [Value("dense"), Value("embedding")]
+    return Graph("m", "Functional", (*inputs, *layers), calls, *ends)
+
+
+def test_an_embedding_owns_what_it_shares_even_if_it_comes_later() -> None:
+    kernel = variable("kernel", 3, 11)
+    source = _source(_before_and_after(View("embeddings", kernel, perm=(1, 0)), kernel, 11))
+    assert "        self.dense.weight = self.embedding.weight  # tied\n" in source
+
+
+def test_an_embedding_owns_a_transposed_tie_too() -> None:
+    kernel = variable("kernel", 11, 3)
+    source = _source(_before_and_after(kernel, kernel, 3))
+    assert "        dense = F.linear(x, self.embedding.weight.t())\n" in source
+    assert "self.dense" not in source
+
+
+def test_only_a_chain_is_called_x() -> None:
+    source = _source(residual())
+    assert RESIDUAL in source
 
 
 def test_a_mask_is_computed_where_it_is_used() -> None:
@@ -166,6 +214,8 @@ def test_a_tie_is_stored_once_and_recorded(tmp_path: Path) -> None:
         assert "dense.weight" not in file.keys()  # noqa: SIM118 (not a dict)
         assert file.get_tensor("embedding.weight").shape == (V, H)
         metadata = file.metadata()
+    header = int.from_bytes((tmp_path / "model.safetensors").read_bytes()[:8], "little")
+    assert header % 8 == 0  # the numbers start aligned
     assert metadata["dense.weight"] == "embedding.weight"
     assert metadata["writer"] == "tiesurgeon 0.1.0"
     assert metadata["source"] == "char_lm.keras"

@@ -15,6 +15,7 @@ import numpy as np
 
 from tiesurgeon.errors import UnreadableFile
 from tiesurgeon.graph import Array, Shape, Storage
+from tiesurgeon.rooms.keras.heaps import Extent, refuse_endless_heaps
 from tiesurgeon.rooms.keras.source import Source
 
 # deflate cannot shrink more than this; a dataset that claims more is a bomb.
@@ -32,6 +33,13 @@ class Hdf5:
         self.file = file
         self.start = source.start()
         self.bytes = source.path.stat().st_size
+        refuse_endless_heaps(source.path, self.start, self._extents())
+
+    def _extents(self) -> Iterator[Extent]:
+        for _, item in self.walk():
+            offset = item.id.get_offset() if isinstance(item, h5py.Dataset) else None
+            if offset is not None:
+                yield self.start + offset, self.start + offset + item.id.get_storage_size()
 
     def text(self, name: str, group: Any = None) -> str | None:
         """An attribute (of the root) that holds text, or None."""
@@ -91,7 +99,7 @@ class Hdf5:
         if size > _FREE_BYTES and size > stored * _MOST_COMPRESSION:
             raise UnreadableFile(f"{where} claims {size:,} bytes where the file holds {stored:,}")
         offset = dataset.id.get_offset()
-        if offset is None or self.start is None or dataset.chunks is not None:
+        if offset is None or dataset.chunks is not None:
             return _through_h5py(dataset.name, self.source, shape, dtype)
         if offset + self.start + size > self.bytes:
             raise UnreadableFile(f"{where} ends beyond the end of the file: it was cut short")

@@ -38,11 +38,10 @@ def write(rewiring: Rewiring, table: str, heads: Mapping[str, Layer]) -> None:
     for name, dense in heads.items():
         del rewiring.layers[name]
         calls = [rewiring.calls.pop(call.id) for call in graph.calls_of(name)]
-        before = [graph.call_by_id[call.id].inputs[0] for call in calls]
-        tail = Tail(rewiring, replace(dense, name=name), graph, before)
-        for call, hidden in zip(calls, before, strict=True):
+        tail = Tail(rewiring, replace(dense, name=name), graph, graph.calls_of(name))
+        for call in calls:
             product = rewiring.add(shared, call.inputs[0], kwargs={"reverse": True})
-            rewiring.redirect(Value(call.id), tail.add(product, hidden))
+            rewiring.redirect(Value(call.id), tail.add(product, call))
 
 
 def _table_config(embedding: Layer) -> dict[str, Any]:

@@ -10,9 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 from tiesurgeon.errors import TieRefused
-from tiesurgeon.graph import Graph, Layer, Value, View
+from tiesurgeon.graph import Call, Graph, Layer, Value, View
+from tiesurgeon.mapping.mask_recognition import recognise
+from tiesurgeon.mapping.mask_rules import Mask
 from tiesurgeon.rewiring import Rewiring
-from tiesurgeon.rooms.keras.masks import MaskSource, Untraceable, mask_of
+from tiesurgeon.rooms.keras.masks import Untraceable, mask_of
 
 OPERATIONS = "keras.src.ops.numpy"
 
@@ -34,16 +36,16 @@ class Tail:
 
     `head` is that Dense, under the name its last layer is to have, as losses and
     sub-models refer to it. One Tail serves every call of the head. `graph` is the model
-    as it was, `calls` what the head was called on there.
+    as it was, `calls` the calls of the head there.
     """
 
     def __init__(
-        self, rewiring: Rewiring, head: Layer, graph: Graph, hiddens: Sequence[Value]
+        self, rewiring: Rewiring, head: Layer, graph: Graph, calls: Sequence[Call]
     ) -> None:
         self.rewiring = rewiring
         self.head = head
-        self.masks = {hidden: _mask(graph, hidden, head) for hidden in hiddens}
-        ids = {hidden: _same_steps(graph, hidden) for hidden in hiddens}
+        self.masks = {call.id: _mask(graph, call, head) for call in calls}
+        ids = {call.id: _same_steps(graph, call.inputs[0]) for call in calls}
         self.ids = None if None in ids.values() else ids
         policy = head.config.get("dtype")
         self.dtype: dict[str, Any] = {"dtype": policy} if policy else {}
@@ -98,16 +100,16 @@ class Tail:
             return built_in("Activation", name, activation=activation, **extra, **self.dtype)
         return built_in("Add" if is_added else "Identity", name, **self.dtype)
 
-    def add(self, product: Value, hidden: Value) -> Value:
-        """The output for a product made from `hidden`."""
+    def add(self, product: Value, call: Call) -> Value:
+        """What comes in the place of `call`, one of the head's, given its product."""
         if self.zero is not None and self.bias is not None:
-            zeros = self.rewiring.add(self.zero, product if self.ids is None else self.ids[hidden])
+            zeros = self.rewiring.add(self.zero, product if self.ids is None else self.ids[call.id])
             offset = self.rewiring.add(self.bias, zeros)
             if self.last.op == "Add":
                 return self.rewiring.add(self.last, [product, offset])
             logits = built_in("Add", f"{self.head.name}_logits", **self.dtype)
             product = self.rewiring.add(logits, [product, offset])
-        mask = self.masks[hidden]
+        mask = self.masks[call.id]
         kwargs = {} if mask is None else {"mask": _mask_tensor(self.rewiring, self.head.name, mask)}
         return self.rewiring.add(self.last, product, kwargs=kwargs)
 
@@ -115,14 +117,22 @@ class Tail:
 _INT32 = {"dtype": "int32"}
 
 
-def _mask(graph: Graph, hidden: Value, head: Layer) -> MaskSource | None:
+def _mask(graph: Graph, call: Call, head: Layer) -> Mask | None:
+    given = call.kwargs.get("mask")
     try:
-        return mask_of(graph, hidden)
+        if isinstance(given, Value):  # a TimeDistributed may be told its mask
+            return _simple(recognise(graph, given), given)
+        return mask_of(graph, call.inputs[0])
     except Untraceable as cause:
         raise TieRefused(
             f"{head.name!r}: a mask may reach it through {cause}, and what becomes of it there "
             "cannot be told, so the tied projection could lose it"
         ) from None
+
+
+def _simple(mask: Mask, value: Value) -> Mask:
+    """A mask that is not made anew from ids or steps is taken as the tensor that it is."""
+    return mask if mask.kind in ("ids", "steps") else Mask("given", (value,))
 
 
 def _time_distributed(name: str, inner: Layer, config: Mapping[str, Any]) -> Layer:
@@ -137,13 +147,15 @@ def _time_distributed(name: str, inner: Layer, config: Mapping[str, Any]) -> Lay
     return replace(layer, inner=(inner,))
 
 
-def _mask_tensor(rewiring: Rewiring, name: str, mask: MaskSource) -> Value:
-    if mask.kind == "tensor":
-        return mask.value
+def _mask_tensor(rewiring: Rewiring, name: str, mask: Mask) -> Value:
+    """The mask as a value: given, ids that are not 0, or steps that are not all `fill`."""
+    if mask.kind == "given":
+        return rewiring.now(mask.parts[0])
     is_set = operation("NotEqual", rewiring.fresh(f"{name}_mask"))
     if mask.kind == "ids":
-        return rewiring.add(is_set, mask.value, 0)
-    differs = rewiring.add(is_set, mask.value, mask.fill)
+        return rewiring.add(is_set, rewiring.now(mask.parts[0]), 0)
+    values, fill = mask.parts
+    differs = rewiring.add(is_set, rewiring.now(values), fill)
     step = operation("Any", rewiring.fresh(f"{name}_step"), axis=-1, keepdims=False)
     return rewiring.add(step, differs)
 

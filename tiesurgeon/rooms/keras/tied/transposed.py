@@ -37,12 +37,12 @@ def write(rewiring: Rewiring, uses: Uses) -> None:
     for name, (dense, view) in uses.items():
         del rewiring.layers[name]
         calls = [rewiring.calls.pop(call.id) for call in graph.calls_of(name)]
-        before = [graph.call_by_id[call.id].inputs[0] for call in calls]
-        tail = Tail(rewiring, replace(dense, name=name), graph, before)
-        for call, x in zip(calls, before, strict=True):
+        tail = Tail(rewiring, replace(dense, name=name), graph, graph.calls_of(name))
+        for call in calls:
+            x = graph.call_by_id[call.id].inputs[0]
             rank = 0 if view.perm is not None or not is_mixed else axes(graph, x)
             result = product(call.inputs[0], view, rank)
-            rewiring.redirect(Value(call.id), tail.add(result, x))
+            rewiring.redirect(Value(call.id), tail.add(result, call))
 
 
 def _agreed(owner: str, uses: Uses) -> dict[str, Any]:
