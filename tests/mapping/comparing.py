@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from tiesurgeon.graph import Array, Graph
-from tiesurgeon.mapping.layers.registry import Example, pairs
+from tiesurgeon.mapping.registry import Example, pairs
 from tiesurgeon.mapping.to_torch import to_torch
 from tiesurgeon.rooms.keras.read import read
 from tiesurgeon.rooms.pytorch.write import write

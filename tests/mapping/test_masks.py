@@ -21,9 +21,9 @@ from tests.mapping.comparing import (
 )
 from tests.rooms.pytorch.graphs import language_model
 from tiesurgeon.graph import Graph
-from tiesurgeon.mapping.layers.registry import Example
 from tiesurgeon.mapping.mask_rules import ATTENTION, MERGING, PASSING, RECURRENT
 from tiesurgeon.mapping.masks import explicit
+from tiesurgeon.mapping.registry import Example
 from tiesurgeon.mapping.to_torch import to_torch
 from tiesurgeon.rooms.pytorch.source import model_source
 from tiesurgeon.rooms.pytorch.write import write
@@ -89,8 +89,8 @@ def test_attention_takes_the_masks_of_its_arguments_away(tmp_path: Path) -> None
     x = layers.Embedding(11, 3, mask_zero=True)(ids)
     y = layers.MultiHeadAttention(2, 3)(x, x)
     z = layers.GRU(3, return_sequences=True)(layers.Add()([x, y]))
-    pooled = layers.GlobalAveragePooling1D()(layers.Add()([x, y]))
-    model = keras.Model(ids, [z, layers.LSTM(2)(y), pooled], name="attending")
+    product = layers.Multiply()([x, y])  # which looks at the masks while it runs
+    model = keras.Model(ids, [z, layers.LSTM(2)(y), product], name="attending")
     inputs = [np.random.default_rng(0).integers(0, 3, (4, 7)).astype("int32")]
     assert difference(with_random_weights(model), inputs, tmp_path) < 1e-5
 

@@ -10,7 +10,7 @@ import pytest
 from tests.rooms.pytorch.graphs import chain, layer, variable
 from tiesurgeon.errors import UnmappedLayer
 from tiesurgeon.graph import Graph, Layer, View
-from tiesurgeon.mapping.layers.registry import Pair, layer_pair
+from tiesurgeon.mapping.registry import Pair, layer_pair
 from tiesurgeon.mapping.to_torch import to_torch
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.mapping.comparing import built, difference, examples, with_random_weights
 from tiesurgeon.graph import Array
-from tiesurgeon.mapping.layers.registry import Example, pairs
+from tiesurgeon.mapping.registry import Example, pairs
 
 
 def _inputs(example: Example) -> list[Array]:

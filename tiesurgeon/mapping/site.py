@@ -12,7 +12,8 @@ from tiesurgeon.errors import UnmappedLayer
 from tiesurgeon.graph import Layer, Value, View, map_values, values_in
 from tiesurgeon.mapping.activation_functions import activate
 from tiesurgeon.mapping.building import Body, Dims, Fact
-from tiesurgeon.mapping.layers.registry import (
+from tiesurgeon.mapping.parameters import Parameters, constant
+from tiesurgeon.mapping.registry import (
     Constant,
     Count,
     Pair,
@@ -21,7 +22,6 @@ from tiesurgeon.mapping.layers.registry import (
     find,
     refused,
 )
-from tiesurgeon.mapping.parameters import Parameters, constant
 from tiesurgeon.mapping.torch_words import Name
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from tiesurgeon.graph import Call, Graph, Layer, Value, map_values, values_in
 from tiesurgeon.mapping import layers as table
 from tiesurgeon.mapping import masks
 from tiesurgeon.mapping.building import Body, Fact
-from tiesurgeon.mapping.layers.registry import find
 from tiesurgeon.mapping.names import Names, class_name, identifier
 from tiesurgeon.mapping.parameters import Parameters, choose
+from tiesurgeon.mapping.registry import find
 from tiesurgeon.mapping.site import Site
 
 assert table  # importing the package fills the table

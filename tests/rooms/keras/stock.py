@@ -1,4 +1,4 @@
-"""Stock Keras as the judge: models with numbers of their own, what it reads, where it keeps them."""
+"""Stock Keras as the judge: models with numbers of their own, and where it keeps them."""
 
 import warnings
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def rewritten(found: KerasFile, path: Path) -> Path:
     return path
 
 
-def loaded(path: Path, *, compile: bool = False) -> Any:  # noqa: A002
+def loaded(path: Path, *, compile: bool = False) -> Any:
     """The model as stock Keras loads it."""
     return keras.models.load_model(path, compile=compile)
 

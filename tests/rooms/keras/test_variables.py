@@ -274,7 +274,7 @@ class Block(keras.Layer):
 
 
 @keras.saving.register_keras_serializable(package="tests")
-class Twofold(L.Wrapper):
+class Twofold(L.Wrapper):  # type: ignore[name-defined]
     """A user's wrapper."""
 
     def call(self, x: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tiesurgeon.graph import Layer, Value
-from tiesurgeon.mapping.layers.registry import Example, Pair, WeightPair, layer_pair
+from tiesurgeon.mapping.registry import Example, Pair, WeightPair, layer_pair
 from tiesurgeon.mapping.site import Site
 
 

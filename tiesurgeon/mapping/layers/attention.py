@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from tiesurgeon.graph import Layer, Value, values_in
 from tiesurgeon.mapping.building import Dims
-from tiesurgeon.mapping.layers.registry import (
+from tiesurgeon.mapping.layout import Permute, Reshape, layout
+from tiesurgeon.mapping.registry import (
     Example,
     Examples,
     Pair,
@@ -15,7 +16,6 @@ from tiesurgeon.mapping.layers.registry import (
     WeightPair,
     layer_pair,
 )
-from tiesurgeon.mapping.layout import Permute, Reshape, layout
 from tiesurgeon.mapping.site import Site
 
 MASKS = ("query_mask", "value_mask", "key_mask", "attention_mask")

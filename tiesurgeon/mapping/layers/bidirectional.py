@@ -9,7 +9,7 @@ from typing import Any
 from tiesurgeon.graph import Layer, Value
 from tiesurgeon.mapping.building import Fact
 from tiesurgeon.mapping.layers.recurrent import Recurrent, sequence_arguments, with_dropout
-from tiesurgeon.mapping.layers.registry import (
+from tiesurgeon.mapping.registry import (
     Constant,
     Example,
     Pair,

@@ -7,7 +7,7 @@ from typing import Any
 
 from tiesurgeon.graph import Layer, Value
 from tiesurgeon.mapping.layers.recurrent import Recurrent, sequence_arguments
-from tiesurgeon.mapping.layers.registry import Example, Pair, layer_pair
+from tiesurgeon.mapping.registry import Example, Pair, layer_pair
 from tiesurgeon.mapping.site import Site
 
 LAYERS = {"LSTMCell": "LSTM", "GRUCell": "GRU", "SimpleRNNCell": "SimpleRNN"}

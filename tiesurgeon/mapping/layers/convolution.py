@@ -8,9 +8,9 @@ from typing import Any
 from tiesurgeon.graph import Layer, Value
 from tiesurgeon.mapping.building import Dims
 from tiesurgeon.mapping.layers.padding import pad_same, same_sides
-from tiesurgeon.mapping.layers.registry import Example, Pair, Weight, WeightPair, layer_pair
 from tiesurgeon.mapping.layers.shapes import several, simplest, window
 from tiesurgeon.mapping.layout import Permute, Reshape, layout, permute
+from tiesurgeon.mapping.registry import Example, Pair, Weight, WeightPair, layer_pair
 from tiesurgeon.mapping.site import Site
 
 OPTIONS = frozenset(

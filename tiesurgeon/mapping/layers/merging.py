@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 from tiesurgeon.graph import Layer, Value, values_in
 from tiesurgeon.mapping.building import Dims
-from tiesurgeon.mapping.layers.registry import Example, Examples, Pair, layer_pair
 from tiesurgeon.mapping.layers.shapes import broadcast
+from tiesurgeon.mapping.registry import Example, Examples, Pair, layer_pair
 from tiesurgeon.mapping.site import Site
 from tiesurgeon.mapping.torch_words import Name
 

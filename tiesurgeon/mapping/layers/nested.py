@@ -7,7 +7,7 @@ from typing import Any
 
 from tiesurgeon.graph import Layer, Value, values_in
 from tiesurgeon.mapping.building import Dims
-from tiesurgeon.mapping.layers.registry import Example, Pair, layer_pair
+from tiesurgeon.mapping.registry import Example, Pair, layer_pair
 from tiesurgeon.mapping.site import Site
 
 

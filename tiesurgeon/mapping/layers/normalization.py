@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from tiesurgeon.graph import Layer, Value
-from tiesurgeon.mapping.layers.registry import (
+from tiesurgeon.mapping.layers.reshaping import permuted
+from tiesurgeon.mapping.registry import (
     Constant,
     Count,
     Example,
@@ -15,7 +16,6 @@ from tiesurgeon.mapping.layers.registry import (
     WeightPair,
     layer_pair,
 )
-from tiesurgeon.mapping.layers.reshaping import permuted
 from tiesurgeon.mapping.site import Site
 
 

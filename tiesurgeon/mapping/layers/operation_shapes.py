@@ -8,8 +8,8 @@ from typing import Any
 
 from tiesurgeon.graph import Layer, Value
 from tiesurgeon.mapping.building import Dims
-from tiesurgeon.mapping.layers.registry import Pair, layer_pair
 from tiesurgeon.mapping.layers.reshaping import permuted, reshaped
+from tiesurgeon.mapping.registry import Pair, layer_pair
 from tiesurgeon.mapping.site import Site
 
 

@@ -11,9 +11,9 @@ from tiesurgeon.graph import Layer, Value, values_in
 from tiesurgeon.mapping.building import Dims, Fact
 from tiesurgeon.mapping.layers.core import cast_to
 from tiesurgeon.mapping.layers.operation_shapes import Operation, axes_of
-from tiesurgeon.mapping.layers.registry import Pair, layer_pair
 from tiesurgeon.mapping.layers.shapes import numpy_broadcast
 from tiesurgeon.mapping.parameters import constant
+from tiesurgeon.mapping.registry import Pair, layer_pair
 from tiesurgeon.mapping.site import Site
 
 _MOST_INLINE = 8  # numbers of a constant that may be written out in forward()

@@ -7,8 +7,8 @@ from typing import Any
 from tiesurgeon.graph import Layer, Value
 from tiesurgeon.mapping.building import Dims
 from tiesurgeon.mapping.layers.padding import pad_same, same_sides
-from tiesurgeon.mapping.layers.registry import Example, Pair, layer_pair
 from tiesurgeon.mapping.layers.shapes import several, simplest, window
+from tiesurgeon.mapping.registry import Example, Pair, layer_pair
 from tiesurgeon.mapping.site import Site
 
 OPTIONS = frozenset(("pool_size", "strides", "padding", "data_format"))

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 from tiesurgeon.graph import Layer, Value, values_in
 from tiesurgeon.mapping.activation_functions import as_argument
 from tiesurgeon.mapping.building import Dims, Fact
-from tiesurgeon.mapping.layers.registry import (
+from tiesurgeon.mapping.layout import TRANSPOSE, Gates, Part, Permute, Reshape, layout
+from tiesurgeon.mapping.registry import (
     Constant,
     Example,
     Pair,
@@ -21,7 +22,6 @@ from tiesurgeon.mapping.layers.registry import (
     WeightPair,
     layer_pair,
 )
-from tiesurgeon.mapping.layout import TRANSPOSE, Gates, Part, Permute, Reshape, layout
 from tiesurgeon.mapping.site import Site
 
 COMMON = frozenset(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from tiesurgeon.graph import Layer, Value
-from tiesurgeon.mapping.layers.registry import Example, Examples, Layout, Pair, layer_pair
+from tiesurgeon.mapping.registry import Example, Examples, Layout, Pair, layer_pair
 from tiesurgeon.mapping.site import Site
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from tiesurgeon.graph import Layer, Value
 from tiesurgeon.mapping.building import Dims
-from tiesurgeon.mapping.layers.registry import Example, Pair, layer_pair
 from tiesurgeon.mapping.layers.shapes import product, several
+from tiesurgeon.mapping.registry import Example, Pair, layer_pair
 from tiesurgeon.mapping.site import Site
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from tiesurgeon.graph import Layer, Value
 from tiesurgeon.mapping.building import Dims
 from tiesurgeon.mapping.layers.convolution import Convolution, bias_option, geometry, spatial
-from tiesurgeon.mapping.layers.registry import Example, Weight, WeightPair, layer_pair
 from tiesurgeon.mapping.layers.shapes import simplest
 from tiesurgeon.mapping.layout import permute
+from tiesurgeon.mapping.registry import Example, Weight, WeightPair, layer_pair
 from tiesurgeon.mapping.site import Site
 
 

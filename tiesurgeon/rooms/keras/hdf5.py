@@ -15,7 +15,7 @@ import numpy as np
 
 from tiesurgeon.errors import UnreadableFile
 from tiesurgeon.graph import Array, Shape, Storage
-from tiesurgeon.rooms.keras.heaps import Extent, refuse_endless_heaps
+from tiesurgeon.rooms.keras.heaps import Extent, refuse_bad_strings
 from tiesurgeon.rooms.keras.source import Source
 
 # deflate cannot shrink more than this; a dataset that claims more is a bomb.
@@ -23,6 +23,7 @@ _MOST_COMPRESSION = 1100
 _FREE_BYTES = 1 << 26
 _LARGEST_ATTRIBUTE = 1 << 26
 _DEEPEST = 64
+_TEXT_AND_NUMBERS = (h5py.h5t.STRING, h5py.h5t.INTEGER, h5py.h5t.FLOAT)
 
 
 class Hdf5:
@@ -33,7 +34,7 @@ class Hdf5:
         self.file = file
         self.start = source.start()
         self.bytes = source.path.stat().st_size
-        refuse_endless_heaps(source.path, self.start, self._extents())
+        refuse_bad_strings(source.path, self.start, self._extents())
 
     def _extents(self) -> Iterator[Extent]:
         for _, item in self.walk():
@@ -111,6 +112,9 @@ def attribute(group: Any, name: str) -> Any:
     if name not in group.attrs:
         return None
     found = group.attrs.get_id(name)
+    if found.get_type().get_class() not in _TEXT_AND_NUMBERS:
+        # Among other things: the library crashes over a damaged type of strings.
+        raise UnreadableFile(f"its attribute {name!r} is neither text nor numbers")
     size = int(np.prod(found.shape or (), dtype=object)) * max(found.dtype.itemsize, 1)
     if size > _LARGEST_ATTRIBUTE:
         raise UnreadableFile(f"its attribute {name!r} claims {size:,} bytes")

@@ -110,9 +110,9 @@ class Forward:
 
     def _may_join(self, call: Call, users: list[Call], members: list[Call], position: int) -> bool:
         op = self._op(call)
-        if op in _TRUTH:
-            return False
         user = users[0] if users else None
+        if op in _TRUTH or (user is not None and self._tensors(user) != list(user.inputs)):
+            return False  # a function of parameters, F.linear, is long enough by itself
         if user is not None and is_module(self._op(user)):
             before = self._calls[position - 1] if position else None
             follows_light = (
