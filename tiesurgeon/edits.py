@@ -5,7 +5,6 @@ Edits know nothing of files. Each room writes the result in its own format's way
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from tiesurgeon.graph import Array, Graph, Storage, Variable, View, in_memory, map_views
@@ -37,23 +36,24 @@ def tie(
     return map_views(graph, change)
 
 
-def untie(graph: Graph, source: Variable, names: Sequence[str]) -> Graph:
-    """The graph in which each view of `source` gets a variable of its own, of equal value.
+def untie(graph: Graph, only: Variable | None = None) -> Graph:
+    """The graph in which each layer's view has a variable of its own, of equal value.
 
-    The first view keeps the variable; `names` are those of the new variables, in order.
+    Of each variable (or of `only` that one) the first view keeps it. A layer that is called
+    several times stays one layer.
     """
-    new = iter(names)
-    owner: list[View] = []
+    seen: dict[Variable, int] = {}
 
     def change(view: View) -> View:
-        if view.variable is not source:
+        variable = view.variable
+        if only is not None and variable is not only:
             return view
-        if not owner:
-            owner.append(view)
+        seen[variable] = seen.get(variable, 0) + 1
+        if seen[variable] == 1:
             return view
-        storage = Storage(source.storage.key, view.shape, source.storage.dtype, view.load)
-        copy = Variable(next(new), storage, source.trainable, source.kind)
-        return View(view.role, copy)
+        storage = Storage(variable.storage.key, view.shape, variable.storage.dtype, view.load)
+        name = f"{variable.name}, use {seen[variable]}"
+        return View(view.role, replace(variable, name=name, storage=storage))
 
     return map_views(graph, change)
 

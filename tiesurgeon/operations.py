@@ -114,7 +114,7 @@ def convert(
     if output.suffix not in (f".{to}", ".hdf5"):
         raise UnsupportedFormat(f"-o {output}: --to {to} writes a file that ends in .{to}")
     order = surgery.Order(
-        before=found.graph,
+        before=edits.untie(found.graph),  # what the proof of the ties compares with
         after=found.graph,
         original=model if config is None else None,
         provenance=_provenance(model, ()),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -81,6 +83,18 @@ def with_random_weights(model: keras.Model, seed: int = 0) -> keras.Model:
         positive = variable.path.endswith("variance")
         variable.assign(np.abs(values) + 0.5 if positive else values)
     return model
+
+
+def assert_formatted(path: Path) -> None:
+    """The file is as `ruff format` and `ruff check` leave it."""
+    config = Path(__file__).parents[2] / "pyproject.toml"
+    options = ["--config", str(config), "--no-cache", str(path)]
+    # D: classes speak for themselves here; N812: F is what people call it; B008: a path that
+    # the interpreter works out once.
+    for command in (["format", "--diff"], ["check", "--ignore", "D,N812,B008"]):
+        ruff = [sys.executable, "-m", "ruff", *command, *options]
+        found = subprocess.run(ruff, capture_output=True, text=True)
+        assert found.returncode == 0, found.stdout + found.stderr
 
 
 def outputs_of(result: Any) -> list[Array]:

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import torch
 from keras import layers, ops
 
-from tests.mapping.comparing import difference, with_random_weights
-from tiesurgeon.graph import Array
+from tests.mapping.comparing import (
+    assert_formatted,
+    converted,
+    difference,
+    graph_of,
+    imported,
+    with_random_weights,
+)
+from tiesurgeon.graph import Array, Layer
+from tiesurgeon.mapping.to_torch import to_torch
+from tiesurgeon.rooms.pytorch.write import write
 
 V, H = 11, 3
 Built = tuple[keras.Model, list[Array]]
@@ -172,6 +183,17 @@ def operators() -> Built:
     return keras.Model([a, b], [x, y, z, -flags, ops.sum(a)]), [_floats(2, 7, 6), _floats(2, 7, 6)]
 
 
+def bidirectional_states() -> Built:
+    steps = keras.Input((7, 5), name="steps")
+    states = [keras.Input((H,), name=f"state_{n}") for n in range(4)]
+    encoder = layers.Bidirectional(layers.LSTM(H, return_state=True), name="encoder")
+    x = encoder(steps, initial_state=states)
+    again = layers.Bidirectional(layers.LSTM(H, return_sequences=True))
+    y = again(steps, initial_state=list(x[1:]))
+    inputs = [_floats(2, 7, 5), *(_floats(2, H, seed=n) for n in range(4))]
+    return keras.Model([steps, *states], [*x, y], name="states"), inputs
+
+
 def whole_numbers_into_weights() -> Built:
     numbers = keras.Input((7, H), dtype="int32", name="numbers")
     x = layers.LSTM(5)(layers.Dense(H)(numbers))
@@ -202,9 +224,43 @@ MODELS: list[Callable[[], Built]] = [
     sentences_of_words,
     masks_merged,
     operators,
+    bidirectional_states,
     whole_numbers_into_weights,
     names_that_are_no_names,
 ]
+
+
+def test_channels_first_convolutions(tmp_path: Path) -> None:
+    """Keras on TensorFlow has none on a CPU: the same weights with channels last must agree."""
+    image = keras.Input((6, 8, 3), name="image")
+    x = layers.Conv2D(5, 3, padding="same", strides=2, activation="relu", name="conv")(image)
+    x = layers.Conv2DTranspose(2, 3, name="back")(layers.BatchNormalization(name="bn")(x))
+    model = with_random_weights(keras.Model(image, x, name="cnn"))
+    graph = graph_of(model, tmp_path)
+    changed = {
+        layer.name: replace(layer, config={**layer.config, **_channels_first(layer)})
+        for layer in graph.layers
+    }
+    write(to_torch(graph.with_layers(changed)), tmp_path, source="cnn.keras", version="0")
+    array = _floats(2, 6, 8, 3)
+    expected = np.asarray(model(array)).transpose(0, 3, 1, 2)
+    found = imported(tmp_path).load()(torch.from_numpy(array.transpose(0, 3, 1, 2).copy()))
+    assert found.shape == expected.shape
+    assert np.abs(found.detach().numpy() - expected).max() < 1e-5
+
+
+def _channels_first(layer: Layer) -> dict[str, object]:
+    if layer.op == "InputLayer":
+        return {"batch_shape": (None, 3, 6, 8)}
+    return {"axis": 1} if layer.op == "BatchNormalization" else {"data_format": "channels_first"}
+
+
+def test_mixed_precision_becomes_single_and_says_so(tmp_path: Path) -> None:
+    numbers = keras.Input((5,), name="numbers")
+    x = layers.Dense(3, dtype="mixed_bfloat16")(numbers)
+    folder = converted(keras.Model(numbers, x, name="mixed"), tmp_path)
+    assert "where the Keras model used mixed_bfloat16." in (folder / "model.py").read_text()
+    assert imported(folder).load()(torch.ones(2, 5)).dtype == torch.float32
 
 
 @pytest.mark.filterwarnings("ignore:.*does not support masking:UserWarning")  # nested models
@@ -213,3 +269,4 @@ def test_whole_model(build: Callable[[], Built], tmp_path: Path) -> None:
     keras.utils.clear_session(free_memory=False)
     model, inputs = build()
     assert difference(with_random_weights(model), inputs, tmp_path) < 1e-5
+    assert_formatted(next(tmp_path.glob("*_torch/model.py")))

@@ -6,7 +6,7 @@ Every weight stays one object: two layers tied in Keras get views of one `Variab
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tiesurgeon.errors import UnmappedLayer
 from tiesurgeon.graph import Call, Graph, Layer, Value, map_values, values_in
@@ -46,8 +46,14 @@ class Conversion:
     classes: Names = field(default_factory=Names)
 
     def model(self, graph: Graph) -> Graph:
-        """The outermost graph."""
-        return self.graph(graph, "", None)[0]
+        """The outermost graph; `config["notes"]` says where it differs from the Keras model."""
+        made = self.graph(graph, "", None)[0]
+        notes = [
+            f"Computes in float32 throughout, where the Keras model used {policy}."
+            for policy in sorted({_policy(layer) for _, layer in graph.walk()})
+            if policy.startswith("mixed_")
+        ]
+        return replace(made, config={**made.config, "notes": notes})
 
     def graph(
         self, graph: Graph, path: str, inputs: Sequence[Fact] | None
@@ -122,6 +128,13 @@ def _check_all_used(graph: Graph, parameters: Parameters) -> None:
                     f"PyTorch layer; to add it, extend the block of {layer.op} in "
                     f"tiesurgeon/mapping/layers"
                 )
+
+
+def _policy(layer: Layer) -> str:
+    policy = layer.config.get("dtype")
+    if isinstance(policy, Mapping):
+        policy = (policy.get("config") or {}).get("name")
+    return policy if isinstance(policy, str) else ""
 
 
 def _input_fact(layer: Layer) -> Fact:

@@ -14,6 +14,10 @@ LONG = [
     "x = function(first, other(" + ", ".join(f"argument_{n}" for n in range(9)) + "), last_one)",
     "return {" + ", ".join(f'"output_{n}": self.layer_{n}(x)' for n in range(5)) + "}",
     "def forward(self, " + ", ".join(f"input_{n}: Tensor" for n in range(8)) + ") -> Tensor:",
+    "def forward(self, "
+    + ", ".join(f"i_{n}: Tensor" for n in range(5))
+    + ") -> tuple[Tensor, int]:",
+    'def load(path: str | Path = Path(__file__).with_name("model.safetensors")) -> LongClassNames:',
 ]
 
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from tests.mapping.comparing import assert_formatted
 from tests.rooms.pytorch.graphs import (
     H,
     V,
@@ -165,15 +166,7 @@ def test_two_nested_models_tied_by_their_owner() -> None:
 def test_the_text_is_as_ruff_leaves_it(build: Callable[[], Graph], tmp_path: Path) -> None:
     path = tmp_path / "model.py"
     path.write_text(_source(build()))
-    config = Path(__file__).parents[3] / "pyproject.toml"
-    ruff = [sys.executable, "-m", "ruff"]
-    options = ["--config", str(config), "--no-cache", str(path)]
-    subprocess.run([*ruff, "format", "--check", *options], check=True, capture_output=True)
-    # D: classes speak for themselves here; N812: F is what people call it; B008: a path that
-    # the interpreter works out once.
-    ignored = ["--ignore", "D,N812,B008"]
-    found = subprocess.run([*ruff, "check", *ignored, *options], capture_output=True, text=True)
-    assert found.returncode == 0, found.stdout
+    assert_formatted(path)
 
 
 def test_a_tie_is_one_parameter(tmp_path: Path) -> None:

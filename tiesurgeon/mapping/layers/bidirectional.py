@@ -19,6 +19,10 @@ from tiesurgeon.mapping.registry import (
 from tiesurgeon.mapping.site import Site
 
 LSTM_OF_3 = {"class_name": "LSTM", "config": {"units": 3, "return_sequences": True}}
+BACKWARD_GRU = {
+    "class_name": "GRU",
+    "config": {"units": 3, "return_sequences": True, "go_backwards": True},
+}
 
 
 @layer_pair(keras="Bidirectional", torch="nn.LSTM")
@@ -30,6 +34,7 @@ class Bidirectional(Pair):
 
     options = frozenset(("layer", "backward_layer", "merge_mode"))
     examples = (
+        Example(((7, 5),), {"layer": LSTM_OF_3, "backward_layer": BACKWARD_GRU}, mask=True),
         *(
             Example(((7, 5),), {"layer": LSTM_OF_3, "merge_mode": mode}, mask=mask)
             for mode in ("concat", "sum", "ave", "mul", None)

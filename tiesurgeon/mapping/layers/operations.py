@@ -33,7 +33,7 @@ UNARY = {
     **{"Sin": "torch.sin", "Cos": "torch.cos", "Erf": "torch.erf", "Sign": "torch.sign"},
     **{"Floor": "torch.floor", "Ceil": "torch.ceil", "Log1p": "torch.log1p"},
     **{"Relu6": "F.relu6", "Silu": "F.silu", "Softplus": "F.softplus", "Softsign": "F.softsign"},
-    **{"HardSigmoid": "F.hardsigmoid", "Selu": "F.selu", "Mish": "F.mish", "LogicalNot": "~"},
+    **{"HardSigmoid": "F.hardsigmoid", "Selu": "F.selu", "LogicalNot": "~"},
     **{"StopGradient": ".detach"},
 }
 REDUCTIONS = {

@@ -40,7 +40,7 @@ def fit(line: str, indent: int) -> list[str]:
     if len(prefix) + len(line) <= WIDTH:
         return [prefix + line]
     code, comment = _without_comment(line)
-    opening = _last_bracket(code)
+    opening = code.index("(") if code.startswith("def ") else _last_bracket(code)
     if opening is None:
         return [prefix + line]
     closing = _matching(code, opening)

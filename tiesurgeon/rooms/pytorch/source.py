@@ -50,7 +50,9 @@ def _heading(graph: Graph, source: str, version: str) -> str:
         for title, name, config in rows
     ]
     first = f"{graph.config['class']}, converted from {source} by tiesurgeon {version}."
-    return '"""' + "\n".join((first, "", *(line.rstrip() for line in lines))) + '\n"""\n\n'
+    notes = ("", *graph.config["notes"]) if graph.config.get("notes") else ()
+    text = "\n".join((first, "", *(line.rstrip() for line in lines), *notes))
+    return f'"""{text}\n"""\n\n'
 
 
 def _shape(shape: Any) -> str:

@@ -33,9 +33,10 @@ def is_entry(value: Any) -> bool:
 
 
 def version_numbers(stated: Any) -> tuple[int, ...]:
-    """The major and minor number in a version like "2.2.4-tf"; () for anything else."""
-    found = re.match(r"(\d{1,3})\.(\d{1,3})", stated) if isinstance(stated, str) else None
-    return (int(found[1]), int(found[2])) if found else ()
+    """The major and minor number in a version like "2.2.4-tf" or "1"; () for anything else."""
+    pattern = r"(\d{1,3})(?:\.(\d{1,3}))?(?!\d)"
+    found = re.match(pattern, stated) if isinstance(stated, str) else None
+    return (int(found[1]), int(found[2] or 0)) if found else ()
 
 
 def major_version(entry: Entry, stated: Any) -> int:

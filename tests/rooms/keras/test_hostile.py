@@ -1,0 +1,449 @@
+"""Damaged and deceiving files: always one line that names the file, quickly, in little memory."""
+
+import copy
+import json
+import random
+import resource
+import struct
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from tiesurgeon.errors import TiesurgeonError, UnreadableFile
+from tiesurgeon.graph import Graph
+from tiesurgeon.rooms.keras.read import read
+
+SECONDS, MEGABYTES = 2.0, 150
+FILES = ("char_lm.h5", "keras2_lm.h5", "siamese.keras", "autoencoder.keras")
+
+
+def attempt(path: Path) -> Graph | None:
+    """Reads everything in the file; None if that was refused as it should be."""
+    start = time.process_time()
+    try:
+        graph = read(path).graph
+        for variable in graph.variables():
+            variable.storage.load()
+    except TiesurgeonError as error:
+        text = str(error)
+        assert "\n" not in text
+        assert len(text) < 1000
+        assert str(path) in text
+        return None
+    finally:
+        assert time.process_time() - start < SECONDS
+    return graph
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _memory() -> Iterator[None]:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown / (1 if sys.platform == "linux" else 1024) < MEGABYTES * 1024
+
+
+def refused(path: Path, words: str) -> None:
+    """The file is refused, and these words say why."""
+    with pytest.raises(UnreadableFile, match=words) as caught:
+        read(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert attempt(path) is None
+
+
+# --- bytes ---------------------------------------------------------------------------------------
+
+DAMAGE = """
+import random, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from tests.rooms.keras.test_hostile import attempt
+source, folder, seed, tries = Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), 150
+rng, data = random.Random(seed), source.read_bytes()
+path = folder / ("damaged" + source.suffix)
+for number in range(tries):
+    path.write_bytes(data[: rng.randrange(len(data))])
+    assert attempt(path) is None
+    changed = bytearray(data)
+    for _ in range(rng.choice((1, 1, 3, 20))):
+        near = rng.randrange(min(6000, len(data)))
+        place = rng.choice((rng.randrange(len(data)), near, len(data) - 1 - near))
+        changed[place] = rng.randrange(256)
+    path.write_bytes(changed)
+    attempt(path)
+import resource
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_cut_files_and_wrong_bytes(name: str, samples: Path, root: Path, tmp_path: Path) -> None:
+    """In a process of its own, which a crash of the HDF5 library would end."""
+    command = [sys.executable, "-c", DAMAGE, str(root), str(samples / name), str(tmp_path), "24"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < MEGABYTES * 1024
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 96, 512, 2048])
+@pytest.mark.parametrize("name", FILES)
+def test_the_first_bytes_alone(name: str, size: int, samples: Path, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes((samples / name).read_bytes()[:size])
+    assert attempt(path) is None
+
+
+def test_things_that_are_no_model(tmp_path: Path) -> None:
+    refused(tmp_path / "none.h5", "there is no such file")
+    refused(tmp_path, "a folder")
+    (tmp_path / "empty.h5").touch()
+    refused(tmp_path / "empty.h5", "is empty")
+    (tmp_path / "text.h5").write_text("hello\n" * 1000)
+    refused(tmp_path / "text.h5", "cannot be read as a Keras model")
+    with zipfile.ZipFile(tmp_path / "a.keras", "w") as archive:
+        archive.writestr("hello", "world")
+    refused(tmp_path / "a.keras", r"without config\.json")
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["numbers"] = np.zeros(3)
+    refused(tmp_path / "b.h5", "not one that Keras wrote")
+
+
+# --- HDF5 ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def h5(samples: Path, tmp_path: Path) -> Path:
+    """A copy of a sample to damage."""
+    path = tmp_path / "model.h5"
+    path.write_bytes((samples / "char_lm.h5").read_bytes())
+    return path
+
+
+KERNEL = "model_weights/dense/dense/kernel"
+
+
+def kernel(file: h5py.File) -> str:
+    """Path of a matrix in the sample."""
+    found: list[str] = []
+    file.visit(lambda name: found.append(name) if name.endswith("kernel") else None)
+    return found[0]
+
+
+def test_links_are_not_followed(h5: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.h5"
+    for link in (h5py.ExternalLink(secret.name, "/x"), h5py.SoftLink("/model_weights")):
+        with h5py.File(h5, "r+") as file, h5py.File(secret, "w") as other:
+            other["x"] = np.zeros(file[kernel(file)].shape if kernel(file) in file else 1)
+            name = kernel(file)
+            del file[name]
+            file[name] = link
+        refused(h5, "is a link, which is not followed")
+        h5.write_bytes((Path(__file__).parents[3] / "sample_models/char_lm.h5").read_bytes())
+
+
+def test_linked_groups_are_not_followed(h5: Path) -> None:
+    with h5py.File(h5, "r+") as file:
+        name = kernel(file).split("/")[1]
+        file.move(f"model_weights/{name}", "elsewhere")
+        file[f"model_weights/{name}"] = h5py.SoftLink("/elsewhere")
+    refused(h5, "is a link, which is not followed")
+
+
+def test_numbers_of_other_files_are_not_read(h5: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(bytes(1 << 20))
+    with h5py.File(h5, "r+") as file:
+        name, shape = kernel(file), file[kernel(file)].shape
+        del file[name]
+        size = 4 * int(np.prod(shape))
+        file.create_dataset(name, shape, "f4", external=[(str(secret), 0, size)])
+    refused(h5, "points to another file")
+    with h5py.File(h5, "r+") as file:
+        del file[name]
+        layout = h5py.VirtualLayout(shape, "f4")
+        layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "x", shape)
+        file.create_virtual_dataset(name, layout)
+    refused(h5, "points to another file")
+
+
+@pytest.mark.parametrize("options", [{}, {"chunks": (1024, 1024)}, {"compression": "gzip"}])
+def test_arrays_that_claim_to_be_huge(h5: Path, options: Any) -> None:
+    with h5py.File(h5, "r+") as file:
+        name = kernel(file)
+        del file[name]
+        file.create_dataset(name, (1 << 20, 1 << 20), "f4", **options)
+    refused(h5, "claims 4,398,046,511,104 bytes")
+
+
+@pytest.mark.parametrize("dtype", ["S5", "c8", [("a", "f4"), ("b", "f4")], "(3,)f4"])
+def test_arrays_that_are_not_numbers(h5: Path, dtype: Any) -> None:
+    with h5py.File(h5, "r+") as file:
+        name, shape = kernel(file), file[kernel(file)].shape
+        del file[name]
+        file.create_dataset(name, shape, dtype)
+    assert attempt(h5) is None
+
+
+def test_lists_that_lie(h5: Path) -> None:
+    with h5py.File(h5, "r+") as file:
+        group = file["model_weights"]
+        names = list(group.attrs["layer_names"])
+        group.attrs["layer_names"] = [*names, "ghost"]
+    refused(h5, "group 'ghost' is missing")
+    for lie in (["../.."], [""], ["."], ["/"], [7, 8], np.zeros((2, 2))):
+        with h5py.File(h5, "r+") as file:
+            file["model_weights"].attrs["layer_names"] = lie
+        assert attempt(h5) is None
+
+
+@pytest.mark.parametrize("value", [np.float32(3), "text", [["a"]], h5py.Empty("f4"), b"\xff\xfe"])
+@pytest.mark.parametrize("name", ["layer_names", "keras_version", "model_config", "weight_names"])
+def test_attributes_of_any_other_kind(h5: Path, name: str, value: Any) -> None:
+    with h5py.File(h5, "r+") as file:
+        where = file["model_weights"] if name == "layer_names" else file
+        if name == "weight_names":
+            where = file[kernel(file).rsplit("/", 2)[0]]
+        where.attrs[name] = value
+    attempt(h5)
+
+
+def test_an_attribute_that_refers_elsewhere(h5: Path) -> None:
+    with h5py.File(h5, "r+") as file:
+        file.attrs["keras_version"] = file["model_weights"].ref
+    refused(h5, "neither text nor numbers")
+
+
+def test_missing_groups_and_weights(h5: Path) -> None:
+    with h5py.File(h5, "r+") as file:
+        del file[kernel(file)]
+    refused(h5, "is missing; the file is damaged")
+    with h5py.File(h5, "r+") as file:
+        del file["model_weights"][next(iter(file["model_weights"]))]
+    assert attempt(h5) is None
+
+
+def test_a_group_that_holds_itself(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "model.weights.h5", "w") as file:
+        group = file.create_group("layers/dense/vars")
+        group["0"] = np.zeros(3)
+        group["again"] = file["layers"]
+    refused(tmp_path / "model.weights.h5", "in a circle")
+
+
+def test_a_heap_without_an_end(h5: Path, tmp_path: Path, samples: Path) -> None:
+    """The HDF5 library itself would search it for ever."""
+    path = tmp_path / "old.h5"
+    data = bytearray((samples / "keras2_lm.h5").read_bytes())
+    at = heap = data.index(b"GCOL\x01")
+    at += 16
+    while struct.unpack_from("<H", data, at)[0]:
+        at += 16 + (struct.unpack_from("<Q", data, at + 8)[0] + 7) // 8 * 8
+    assert at < heap + 4096
+    struct.pack_into("<Q", data, at + 8, 0)
+    path.write_bytes(data)
+    refused(path, "a list of names in it is damaged")
+
+
+def test_a_string_that_claims_to_be_huge(tmp_path: Path, samples: Path) -> None:
+    """The HDF5 library itself would take that much memory."""
+    path = tmp_path / "old.h5"
+    data = bytearray((samples / "keras2_lm.h5").read_bytes())
+    at = data.index(b"layer_names\0") + 12 + 4  # padded to eight
+    kind, space = struct.unpack_from("<HH", data, data.index(b"layer_names\0") - 4)
+    struct.pack_into("<I", data, at + kind + space, 3 << 30)
+    path.write_bytes(data)
+    refused(path, "a list of names in it is damaged")
+
+
+# --- archives ------------------------------------------------------------------------------------
+
+
+def archive(path: Path, source: Path, **members: bytes) -> Path:
+    """A copy of an archive with some members replaced, compressed."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            stem = name.split(".")[0]
+            if members.get(stem) != b"":
+                new.writestr(name, members.get(stem) or old.read(name))
+    return path
+
+
+def test_bombs(samples: Path, tmp_path: Path) -> None:
+    source, path = samples / "siamese.keras", tmp_path / "bomb.keras"
+    refused(archive(path, source, config=b" " * (40 << 20)), "would unpack to")
+    refused(archive(path, source, model=b"\0" * (80 << 20)), "would unpack to")
+    refused(archive(path, source, metadata=b"[" * 100_000), "nested too deeply|not JSON")
+
+
+def test_members_that_are_missing_or_no_json(samples: Path, tmp_path: Path) -> None:
+    source, path = samples / "siamese.keras", tmp_path / "model.keras"
+    refused(archive(path, source, model=b""), r"without model\.weights\.h5")
+    refused(archive(path, source, model=b"nothing"), "cannot be read as a Keras model")
+    for text in (b"nothing", b"[]", b"7", b'{"a": 1}', b"\xff", b"{" * 5000, b"null"):
+        for member in ("config", "metadata"):
+            attempt(archive(path, source, **{member: text}))
+
+
+# --- configs -------------------------------------------------------------------------------------
+
+
+def config_of(path: Path) -> Any:
+    if path.suffix == ".h5":
+        with h5py.File(path) as file:
+            return json.loads(file.attrs["model_config"])
+    with zipfile.ZipFile(path) as opened:
+        return json.loads(opened.read("config.json"))
+
+
+def with_config(source: Path, path: Path, config: Any) -> Path:
+    text = json.dumps(config)
+    if source.suffix == ".h5":
+        path.write_bytes(source.read_bytes())
+        with h5py.File(path, "r+") as file:
+            del file.attrs["model_config"]
+            file.attrs.create("model_config", text, dtype=h5py.string_dtype())
+        return path
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, text if name == "config.json" else old.read(name))
+    return path
+
+
+def nodes(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every (container, key) in a JSON document."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in items:
+        yield value, key
+        if isinstance(item, (dict, list)):
+            yield from nodes(item)
+
+
+NONSENSE: list[Callable[[], Any]] = [
+    lambda: None,
+    lambda: True,
+    lambda: -1,
+    lambda: 10**30,
+    lambda: 1.5,
+    lambda: "nonsense",
+    lambda: "",
+    lambda: [],
+    lambda: {},
+    lambda: [[[]]],
+    lambda: {"class_name": "Dense", "config": {}},
+    lambda: {"class_name": "Functional", "config": {"layers": []}},
+    lambda: ["dense", 0, 0],
+    lambda: "line\nbreak" * 200,
+]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_wrong_types_anywhere_in_the_config(name: str, samples: Path, tmp_path: Path) -> None:
+    rng, source = random.Random(7), samples / name
+    config = config_of(source)
+    for _ in range(250):
+        changed = copy.deepcopy(config)
+        for _ in range(rng.choice((1, 1, 2))):
+            container, key = rng.choice(list(nodes(changed)))
+            if rng.random() < 0.15:
+                del container[key]
+            else:
+                container[key] = rng.choice(NONSENSE)()
+        attempt(with_config(source, tmp_path / f"model{source.suffix}", changed))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_swapped_parts_of_the_config(name: str, samples: Path, tmp_path: Path) -> None:
+    rng, source = random.Random(11), samples / name
+    config = config_of(source)
+    for _ in range(60):
+        changed = copy.deepcopy(config)
+        places = list(nodes(changed))
+        (one, a), (other, b) = rng.choice(places), rng.choice(places)
+        one[a], other[b] = copy.deepcopy(other[b]), copy.deepcopy(one[a])
+        attempt(with_config(source, tmp_path / f"model{source.suffix}", changed))
+
+
+def test_deep_and_circular_configs(samples: Path, tmp_path: Path) -> None:
+    source, path = samples / "autoencoder.keras", tmp_path / "model.keras"
+    config = config_of(source)
+    deep: Any = {}
+    for _ in range(900):
+        deep = {"class_name": "TimeDistributed", "config": {"name": "x", "layer": deep}}
+    changed = copy.deepcopy(config)
+    changed["config"]["layers"].append(deep)
+    assert attempt(with_config(source, path, changed)) is None
+    changed = copy.deepcopy(config)
+    layers = [layer for layer in changed["config"]["layers"] if layer.get("inbound_nodes")]
+    last = layers[-1]["config"]["name"]
+    node = layers[0]["inbound_nodes"][0]["args"][0]["config"]
+    node["keras_history"] = [last, 0, 0]
+    refused(with_config(source, path, changed), "has a loop or a loose end")
+
+
+def test_a_long_chain_written_backwards_is_read_quickly(tmp_path: Path) -> None:
+    """A hundred thousand calls, each before what it depends on."""
+    from tiesurgeon.rooms.keras.config import skeleton
+
+    def node(number: int) -> Any:
+        history = [f"l{number - 1}", 0, 0]
+        tensor = {"class_name": "__keras_tensor__", "config": {"keras_history": history}}
+        return {"args": [tensor], "kwargs": {}}
+
+    count = 20_000
+    layers: list[Any] = [
+        {"class_name": "ReLU", "config": {"name": f"l{n}"}, "inbound_nodes": [node(n)]}
+        for n in range(count, 0, -1)
+    ]
+    layers.append({"class_name": "InputLayer", "config": {"name": "l0"}, "inbound_nodes": []})
+    body = {
+        "layers": layers,
+        "input_layers": ["l0", 0, 0],
+        "output_layers": [f"l{count}", 0, 0],
+    }
+    start = time.process_time()
+    graph = skeleton({"class_name": "Functional", "config": body})
+    assert [graph.calls[0].layer, graph.calls[-1].layer] == ["l0", f"l{count}"]
+    assert time.process_time() - start < SECONDS
+
+
+# --- shapes that contradict the config -----------------------------------------------------------
+
+CONTRADICTIONS = {
+    "units": ("Dense", "units", "kernel"),
+    "input_dim": ("Embedding", "input_dim", "embeddings"),
+    "output_dim": ("Embedding", "output_dim", "embeddings"),
+    "gates": ("LSTM", "units", "kernel"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_shapes_that_contradict_the_config_are_named(
+    name: str, suffix: str, samples: Path, tmp_path: Path
+) -> None:
+    op, key, role = CONTRADICTIONS[name]
+    source = samples / f"char_lm{suffix}"
+    config = config_of(source)
+    layer = next(lay for lay in config["config"]["layers"] if lay["class_name"] == op)
+    layer["config"][key] += 1
+    path = with_config(source, tmp_path / f"model{suffix}", config)
+    refused(path, rf"weight {layer['config']['name']}/{role} has shape \[.*the config of {op}")
+    assert str(layer["config"][key]) in str(pytest.raises(UnreadableFile, read, path).value)
+
+
+def test_too_few_and_too_many_weights(samples: Path, tmp_path: Path) -> None:
+    for suffix in (".h5", ".keras"):
+        source = samples / f"char_lm{suffix}"
+        config = config_of(source)
+        dense = next(lay for lay in config["config"]["layers"] if lay["class_name"] == "Dense")
+        dense["config"]["use_bias"] = False
+        path = with_config(source, tmp_path / f"model{suffix}", config)
+        refused(path, "has 2 weights in the file, but its config asks for 1")
