@@ -8,6 +8,7 @@
     graph              a nested model, its `body` a graph of its own
     torch.f, F.f       a function
     .f                 a method of the first argument
+    shape              its attribute of that name
     + - * / @ ...      an operator, and [] for indexing
 Functions, methods and operators have no state: one `Layer` of that name serves every call.
 A recurrent module called with `mask=` runs over the steps where the mask is true.

@@ -74,8 +74,8 @@ class TimeDistributed(Pair):
         steps = fact.shape[1]
         sizes: Any = (-1, steps)
         if steps is None:
-            batch_and_steps = site.call(".size", value, shape=(2,), dtype="int64")
-            sizes = site.call("[]", batch_and_steps, slice(2), shape=(2,), dtype="int64")
+            whole = site.call("shape", value, shape=(fact.rank,), dtype="int64")
+            sizes = site.call("[]", whole, slice(2), shape=(2,), dtype="int64")
         shape = (fact.shape[0], steps, *site.fact(result).shape[1:])
         return site.call(".unflatten", result, 0, sizes, shape=shape)
 

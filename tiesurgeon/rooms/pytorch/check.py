@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from tiesurgeon.errors import ProofFailed
 from tiesurgeon.graph import Graph
-from tiesurgeon.rooms.pytorch.modules import ownership
+from tiesurgeon.rooms.pytorch.modules import BUFFERS, ownership
 
 
 def check_folder(graph: Graph, folder: Path) -> None:
@@ -32,9 +32,11 @@ def check_folder(graph: Graph, folder: Path) -> None:
 
 
 def tied_names(graph: Graph) -> list[list[str]]:
-    """For each Parameter with several names: all of them, its owner's first."""
+    """For each Parameter with several names: all of them, its owner's first. No buffers."""
     owned = ownership(graph)
     groups: dict[str, list[str]] = {}
     for use, owner in owned.aliases:
+        if use.view.role in BUFFERS:
+            continue
         groups.setdefault(owner.key, [owner.key]).append(use.key)
     return list(groups.values())

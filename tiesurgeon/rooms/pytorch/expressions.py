@@ -66,6 +66,8 @@ def render(graph: Graph, call: Call, parameter: Mapping[str, str], look: Look) -
         return Expression(text, binding)
     if op == "[]":
         return Expression(f"{_value(call.args[0], look).within(ATOM)}[{_index(call, look)}]")
+    if op == "shape":
+        return Expression(f"{_value(call.args[0], look).within(ATOM)}.shape")
     if op.startswith("."):
         head = _value(call.args[0], look).within(ATOM)
         return Expression(f"{head}{op}({_arguments(call.args[1:], call.kwargs, look)})")

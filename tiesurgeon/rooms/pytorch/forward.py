@@ -24,6 +24,8 @@ _LIGHT = (OPERATORS - {"==", "!=", "<", "<=", ">", ">="}) | {
     *(".permute", ".transpose", ".flatten", ".unflatten", ".unsqueeze", ".squeeze", ".flip"),
     *(".long", ".float", ".int", ".reshape", ".size", "[]", "torch.cat"),
 }
+# What only looks at a value costs a line nothing.
+_ACCESS = frozenset(("[]", "shape", ".size"))
 # Truth values keep the name of what they say, `mask` mostly.
 _TRUTH = frozenset(("==", "!=", "<", "<=", ">", ">=", "&", "|", "~", ".any", ".all", ".bool"))
 _MOST_FUNCTIONS = 2
@@ -113,6 +115,8 @@ class Forward:
         user = users[0] if users else None
         if op in _TRUTH or (user is not None and self._tensors(user) != list(user.inputs)):
             return False  # a function of parameters, F.linear, is long enough by itself
+        if op in _ACCESS:
+            return True
         if user is not None and is_module(self._op(user)):
             before = self._calls[position - 1] if position else None
             follows_light = (
@@ -123,7 +127,8 @@ class Forward:
             return op in _LIGHT and not follows_light
         if any(is_module(self._op(member)) for member in members):
             return False
-        functions = sum(not is_module(self._op(member)) for member in members)
+        counted = [self._op(member) for member in members if self._op(member) not in _ACCESS]
+        functions = sum(not is_module(op) for op in counted)
         if is_module(op):
             return user is None or len({value.call for value in self._tensors(user)}) == 1
         return functions < _MOST_FUNCTIONS
