@@ -107,6 +107,20 @@ def test_either_order_of_the_pair_will_do(tmp_path: Path) -> None:
     ]
 
 
+def test_the_embedding_owns_the_matrix_wherever_it_stands(tmp_path: Path) -> None:
+    x = layers.Input((5, 3), name="x")
+    first = layers.Dense(11, name="first")(x)
+    ids = layers.Input((5,), dtype="int32", name="ids")
+    later = layers.Embedding(11, 3, name="later")(ids)
+    for name, inputs in (("a", [x, ids]), ("b", [ids, x])):
+        keras.Model(inputs, [first, later]).save(tmp_path / f"{name}.keras")
+        for pair in (("first", "later"), ("later", "first")):
+            planned = operations.tie(
+                tmp_path / f"{name}.keras", [pair], method="mean", dry_run=True
+            )
+            assert planned.ties[0].source == "later/embeddings"
+
+
 def test_a_dry_run_writes_nothing_and_says_the_same(tmp_path: Path) -> None:
     path = lm(tmp_path / "m.keras")
     before = state(tmp_path)
@@ -141,6 +155,8 @@ def test_a_tied_file_stays_tied_through_every_conversion(tmp_path: Path) -> None
     for step, to in enumerate(("h5", "keras", "h5")):
         outcome = operations.convert(last, to, output=tmp_path / f"step{step}.{to}")
         assert [(t.source, t.target) for t in outcome.ties]
+        assert outcome.proof.poke
+        assert outcome.proof.step
         assert outcome.parameters == (33 + 11, 33 + 11)
         assert outcome.output is not None
         last = outcome.output

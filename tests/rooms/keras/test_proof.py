@@ -1,6 +1,7 @@
 """The proof must fail where it should: equal outputs are not a tie."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ class TestTheFullProof:
     ) -> None:
         lstm = order.after.layer("lstm")
         swapped = order.after.with_layers(
-            {"lstm": edits.replace(lstm, views=tuple(shifted(view) for view in lstm.views))}
+            {"lstm": replace(lstm, views=tuple(shifted(view) for view in lstm.views))}
         )
         written_as(surgery.expressible(swapped))
         with pytest.raises(ProofFailed, match="other numbers"):
@@ -91,7 +92,7 @@ class TestTheFullProof:
 
 def shifted(view: Any) -> Any:
     variable = edits.with_value(view.variable, np.array(view.variable.storage.load()) + 1)
-    return edits.replace(view, variable=variable)
+    return replace(view, variable=variable)
 
 
 def judged(order: surgery.Order, graph: Graph, folder: Path) -> dict[str, Any]:
@@ -102,7 +103,7 @@ def judged(order: surgery.Order, graph: Graph, folder: Path) -> dict[str, Any]:
         write.write_keras(surgery.expressible(each), path, provenance={})
     assert len(groups) == 1
     places = run.spots(surgery.expressible(twin))
-    members = [edits.replace(places[copy][0], perm=perm) for copy, perm in groups[0][1]]
+    members = [replace(places[copy][0], perm=perm) for copy, perm in groups[0][1]]
     return run.judge(
         paths[0],
         surgery.expressible(graph),
@@ -118,7 +119,7 @@ def test_the_static_proof_sees_other_numbers(
 ) -> None:
     dense = order.after.layer("dense")
     bias = dense.view("bias")
-    other = edits.replace(dense, views=(dense.views[0], shifted(bias)))
+    other = replace(dense, views=(dense.views[0], shifted(bias)))
     written_as(surgery.expressible(order.after.with_layers({"dense": other})))
     with pytest.raises(ProofFailed, match="other numbers"):
         surgery.produce(order, tmp_path / "out.keras", full=False)

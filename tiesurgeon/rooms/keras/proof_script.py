@@ -112,8 +112,14 @@ def difference(one: list[Any], other: list[Any]) -> float:
     """The largest absolute difference; infinite where shapes differ."""
     if [a.shape for a in one] != [b.shape for b in other]:
         return float("inf")
-    pairs = zip(one, other, strict=True)
-    return max((float(np.max(np.abs(a - b), initial=0.0)) for a, b in pairs), default=0.0)
+    return max((gap(a, b) for a, b in zip(one, other, strict=True)), default=0.0)
+
+
+def gap(one: Any, other: Any) -> float:
+    """Equal infinities, and NaN in the same places, are no difference."""
+    same = (one == other) | ((one != one) & (other != other))
+    with np.errstate(invalid="ignore"):
+        return float(np.max(np.where(same, 0.0, np.abs(one - other)), initial=0.0))
 
 
 def agreement(one: list[Any], other: list[Any]) -> float:
@@ -124,7 +130,7 @@ def agreement(one: list[Any], other: list[Any]) -> float:
 
 def scale(outputs: list[Any]) -> float:
     """The largest number among the outputs, at least 1: what tolerances are relative to."""
-    return max([1.0, *(float(np.max(np.abs(y), initial=0.0)) for y in outputs)])
+    return max([1.0, *(float(np.max(np.abs(y[np.isfinite(y)]), initial=0.0)) for y in outputs)])
 
 
 def variable(model: Any, path: list[str], role: str) -> Any:
