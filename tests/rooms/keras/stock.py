@@ -58,7 +58,9 @@ def run(model: Any, graph: Graph) -> list[Any]:
     order = [graph.call_by_id[value.call].layer for value in values_in(graph.inputs)]
     arrays = [given[name] for name in order]
     names = [getattr(tensor, "name", "").split(":")[0] for tensor in model.inputs]
-    if len(arrays) == 1:
+    if isinstance(getattr(model, "_inputs_struct", None), list) and len(arrays) == 1:
+        result = model(arrays, training=False)
+    elif len(arrays) == 1:
         result = model(arrays[0], training=False)
     elif isinstance(getattr(model, "_inputs_struct", None), dict):
         result = model(dict(zip(order, arrays, strict=True)), training=False)

@@ -12,6 +12,7 @@ import pytest
 from tiesurgeon import edits, operations, pairing
 from tiesurgeon.errors import ProofFailed
 from tiesurgeon.graph import Graph
+from tiesurgeon.outcome import Proof
 from tiesurgeon.rooms.keras import run, surgery, write
 from tiesurgeon.rooms.keras.read import read
 
@@ -67,7 +68,7 @@ class TestTheFullProof:
 
     def test_a_tie_passes(self, order: surgery.Order, tmp_path: Path) -> None:
         result = surgery.produce(order, tmp_path / "out.keras", full=True)
-        assert result.proof == surgery.Proof(True, result.proof.max_abs_diff, True, True)
+        assert result.proof == Proof(True, result.proof.max_abs_diff, True, True)
 
     def test_an_untied_copy_of_equal_outputs_does_not(
         self, order: surgery.Order, tmp_path: Path

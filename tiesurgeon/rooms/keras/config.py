@@ -100,7 +100,10 @@ def _chain(name: str, layers: tuple[Layer, ...], body: dict[str, Any]) -> Graph:
 
 
 class _Wiring:
-    """Turns inbound nodes, which refer to each other freely, into ordered calls."""
+    """Turns inbound nodes, which refer to each other freely, into ordered calls.
+
+    Dicts get their keys sorted, which is the order in which Keras numbers what they hold.
+    """
 
     def __init__(self, layers: tuple[Layer, ...], entries: list[Any]) -> None:
         self.by_name = {layer.name: layer for layer in layers}
@@ -116,7 +119,7 @@ class _Wiring:
         if isinstance(data, Mapping):
             if data.get("class_name") == "__keras_tensor__":
                 return self._value(*data["config"]["keras_history"])
-            return {key: self._tensors(item) for key, item in data.items()}
+            return {key: self._tensors(data[key]) for key in sorted(data)}
         if isinstance(data, list):
             return [self._tensors(item) for item in data]
         return data
@@ -129,7 +132,7 @@ class _Wiring:
     def values(self, data: Any, *, of_outputs: bool = False) -> Any:
         """`input_layers` or `output_layers`: nested [layer, node, tensor]."""
         if isinstance(data, Mapping):
-            return {key: self.values(item, of_outputs=of_outputs) for key, item in data.items()}
+            return {key: self.values(data[key], of_outputs=of_outputs) for key in sorted(data)}
         if isinstance(data, list) and len(data) == 3 and isinstance(data[0], str):
             name, node, index = data
             # Keras counts one node more for nested Functional models, in outputs only

@@ -82,7 +82,9 @@ def vocabularies(graph: Graph, value: Value) -> Iterator[int]:
             elif inner.body is not None:
                 yield from _inside(inner.body, 0)
         elif layer.body is not None:
-            yield from _inside(layer.body, list(call.inputs).index(value))
+            for position, given in enumerate(call.inputs):
+                if given == value:
+                    yield from _inside(layer.body, position)
         elif layer.op in _PASSING:
             yield from vocabularies(graph, Value(call.id))
 

@@ -22,9 +22,12 @@ Extent = tuple[int, int]  # first byte, and the one after the last
 _HEAP = b"GCOL\x01"
 # The attributes that are read of Keras' files, as far as they are strings.
 _NAMES = tuple(
-    name.encode() + b"\0"
-    for name in ("layer_names", "weight_names", "model_config", "training_config", "keras_version")
-) + (b"backend\0", b"name\0")
+    name + b"\0"
+    for name in (
+        *(b"layer_names", b"weight_names", b"model_config", b"training_config"),
+        *(b"keras_version", b"backend", b"name"),
+    )
+)
 _VARYING = 9  # class of a datatype
 _HEADER, _OBJECT = 16, 16  # bytes
 _BLOCK = 1 << 24
@@ -88,7 +91,7 @@ def _count(data: mmap.mmap, space: int) -> int:
     """Number of elements of a dataspace."""
     version, rank = data[space], data[space + 1]
     dims = struct.unpack_from(f"<{rank}Q", data, space + (8 if version == 1 else 4))
-    return min(math.prod(dims), len(data))
+    return int(min(math.prod(dims), len(data)))
 
 
 def _padded(size: int, unit: int) -> int:

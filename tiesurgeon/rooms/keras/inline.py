@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from tiesurgeon.errors import TieRefused
-from tiesurgeon.graph import Call, Graph, Layer, Value, map_values, values_in
+from tiesurgeon.graph import Call, Graph, Layer, Value, map_values
 from tiesurgeon.rewiring import Rewiring
+from tiesurgeon.rooms.keras.order import flattened
 
 
 def inline(graph: Graph, names: set[str]) -> Graph:
@@ -26,13 +27,13 @@ def _open(rewiring: Rewiring, nested: Layer) -> None:
     body = nested.body
     if body is None or not body.calls:
         raise TieRefused(f"{nested.name!r} ({nested.op}) has no graph inside, so it stays closed")
-    calls = [call for call in rewiring.calls.values() if call.layer == nested.name]
+    calls = [call.id for call in rewiring.calls.values() if call.layer == nested.name]
     new_names = _add_layers(rewiring, nested, body)
-    for call in calls:
-        outputs = _add_calls(rewiring, body, new_names, call)
-        for index, value in enumerate(values_in(body.outputs)):
-            rewiring.redirect(Value(call.id, index), outputs[value])
-        del rewiring.calls[call.id]
+    for call_id in calls:  # looked up anew: one call may take what another gave
+        outputs = _add_calls(rewiring, body, new_names, rewiring.calls[call_id])
+        for index, value in enumerate(flattened(body.outputs)):
+            rewiring.redirect(Value(call_id, index), outputs[value])
+        del rewiring.calls[call_id]
     rewiring.layers.pop(nested.name, None)
 
 
@@ -57,8 +58,8 @@ def _add_calls(
     rewiring: Rewiring, body: Graph, names: dict[str, str], call: Call
 ) -> dict[Value, Value]:
     """Adds one run of the inner calls; returns where each inner value went."""
-    given = list(values_in(call.args)) or list(values_in(call.kwargs))
-    there: dict[Value, Value] = dict(zip(values_in(body.inputs), given, strict=True))
+    given = list(flattened(call.args)) or list(flattened(call.kwargs))
+    there: dict[Value, Value] = dict(zip(flattened(body.inputs), given, strict=True))
 
     def moved(value: Value) -> Value:
         return there.get(value) or Value(new_id[value.call], value.index)
@@ -70,4 +71,4 @@ def _add_calls(
         args, kwargs = map_values(inner.args, moved), map_values(inner.kwargs, moved)
         layer = rewiring.layers[names[inner.layer]]
         new_id[inner.id] = rewiring.add(layer, *args, kwargs=kwargs).call
-    return {value: moved(value) for value in values_in(body.outputs)}
+    return {value: moved(value) for value in flattened(body.outputs)}
