@@ -77,6 +77,25 @@ class DenseTied(keras.Layer):
 
 
 @keras.saving.register_keras_serializable("posts")
+class TrackedDenseTied(keras.Layer):
+    """The same with the encoder as a plain attribute: Keras 3 tracks it as a part of this layer,
+    and writes a copy of its weights into an .h5."""
+
+    def __init__(self, units: int, tied_to: Any = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.units, self.tied_to = units, tied_to
+
+    def build(self, input_shape: Any) -> None:
+        self.bias = self.add_weight(name="bias", shape=(self.units,), initializer="zeros")
+
+    def call(self, inputs: Any) -> Any:
+        return ops.matmul(inputs, ops.transpose(self.tied_to.kernel)) + self.bias
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "units": self.units}
+
+
+@keras.saving.register_keras_serializable("posts")
 class SharedWeightDense(keras.Layer):
     """A Dense over a variable that was made elsewhere and is handed in."""
 
@@ -169,6 +188,21 @@ def test_dense_tied_autoencoders(tmp_path: Path, suffix: str, options: Any) -> N
     assert sum(int(np.prod(v.shape)) for v in tied.trainable_variables) == 21 + 3 + (
         7 if options.get("use_bias", True) else 0
     )
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_dense_tied_that_keras_tracks(tmp_path: Path, suffix: str) -> None:
+    x = layers.Input((7,), name="x")
+    encoder = layers.Dense(3, activation="tanh", name="encoder")
+    model = keras.Model(x, TrackedDenseTied(7, tied_to=encoder, name="decoder")(encoder(x)))
+    path = saved(model, tmp_path / f"ae{suffix}")
+
+    operations.tie(path, [("encoder", "decoder")], output=tmp_path / f"out{suffix}")
+
+    data = np.random.default_rng(1).standard_normal((2, 7)).astype("float32")
+    tied = stock(tmp_path / f"out{suffix}")
+    np.testing.assert_allclose(tied(data), model(data), atol=1e-6)
+    assert tied.count_params() == 21 + 3 + 7
 
 
 def two_inputs(name: str) -> tuple[Any, Any]:

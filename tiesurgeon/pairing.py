@@ -94,7 +94,8 @@ def _misfit(
         f"{source.variable!r} has shape {one} and {target.variable!r} has shape {other}, "
         f"expected {expected}"
     )
-    if len(one) == len(other) == 2 and one[1] in other and kinds == {True, False}:
+    is_projection = kinds == {True, False} and target.layer.op == "Dense"
+    if len(one) == len(other) == 2 and one[1] in other and is_projection:
         vocabulary = next((dim for dim in other if dim != one[1]), other[0])
         text += (
             f"; the vocabularies differ ({one[0]} and {vocabulary}): one side is padded, "

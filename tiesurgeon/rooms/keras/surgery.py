@@ -244,7 +244,12 @@ def _places(
     graph: Graph, twin: Graph, groups: list[Group]
 ) -> list[tuple[run.Spot, list[run.Spot]]]:
     written, before = run.spots(graph), run.spots(twin)
+
+    def place(copy: Variable, perm: tuple[int, ...] | None) -> run.Spot:
+        spot = before[copy][0]  # Keras holds a variable as its layer sees it
+        return replace(spot, perm=compose(perm, spot.perm))
+
     return [
-        (written[shared][0], [replace(before[copy][0], perm=perm) for copy, perm in members])
+        (written[shared][0], [place(copy, perm) for copy, perm in members])
         for shared, members in groups
     ]
