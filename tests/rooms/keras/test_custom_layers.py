@@ -116,6 +116,26 @@ def test_custom_layers_are_read_and_written_where_their_place_is_known(
                 rewritten(found, out)
 
 
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_custom_layer_in_a_nested_model(suffix: str, tmp_path: Path) -> None:
+    """In .h5 its frozen variable stands at the end, behind those of the layers after it."""
+    x = vectors()
+    core = keras.Model(x, L.Dense(3, name="last")(Scaled(name="mine")(x)), name="core")
+    outer = vectors()
+    made = randomised(keras.Model(outer, core(outer)))
+    found = read_literally(saved(made, tmp_path / f"model{suffix}"))
+    body = found.graph.layer("core").body
+    assert body is not None
+    stored = [view.load() for view in body.layer("mine").views]
+    for one, other in zip(stored, core.get_layer("mine").weights, strict=True):
+        np.testing.assert_array_equal(one, other.numpy())
+    if suffix == ".h5":
+        trained = [view.variable.trainable for view in body.layer("mine").views]
+        assert trained == [True, False]
+        again = loaded(rewritten(found, tmp_path / "out.h5"))
+        assert difference(run(again, found.graph), run(made, found.graph)) == 0
+
+
 def test_a_custom_class_with_a_stock_name_is_not_taken_for_it() -> None:
     mine = Layer("d", "Dense", {"units": 2}, entry={"module": "mine", "registered_name": "Dense"})
     stock = replace(mine, entry={"module": "keras.layers", "registered_name": None})

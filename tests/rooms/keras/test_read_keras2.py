@@ -89,6 +89,22 @@ def test_keras_2_weights_of_equal_shape_are_not_mixed_up(kind: str, tmp_path: Pa
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_what_a_frozen_model_holds_stays_frozen_in_keras_3(suffix: str, tmp_path: Path) -> None:
+    """In Keras 2 the word of the outer model counts, in Keras 3 each layer's own."""
+    made = randomised(keras2_models()["nested"]())
+    core = made.layers[1]
+    core.trainable = False
+    core.get_layer("second").trainable = True
+    assert len(made.trainable_weights) == 2
+    made.save(tmp_path / f"model{suffix}")
+    found = read_literally(tmp_path / f"model{suffix}")
+    assert sum(variable.trainable for variable in found.graph.variables()) == 2
+    again = loaded(rewritten(found, tmp_path / "out.keras"))
+    assert len(again.trainable_weights) == 2
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_two_models_over_one_layer_are_tied_in_keras_2(tmp_path: Path) -> None:
     old = pytest.importorskip("tf_keras")
     made = two_over_one(old)

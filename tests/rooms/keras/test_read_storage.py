@@ -169,6 +169,37 @@ def test_names_written_on_windows(tmp_path: Path) -> None:
     check_views(made, literally(path))
 
 
+def test_names_in_groups_are_believed_before_their_numbers(tmp_path: Path) -> None:
+    made = randomised(MODELS["many_of_one_class"]())
+    path = saved(made, tmp_path / "model.keras")
+
+    def swapped(file: Path) -> None:
+        with h5py.File(file, "r+") as weights:
+            weights.move("layers/dense", "layers/other")
+            weights.move("layers/dense_7", "layers/dense")
+            weights.move("layers/other", "layers/dense_7")
+
+    inside(path, swapped)
+    check_views(made, literally(path))
+
+
+def test_the_list_of_layers_under_its_old_name(tmp_path: Path) -> None:
+    """Keras 2.13 wrote it so."""
+    made = randomised(MODELS["nested_twice_deep"]())
+    path = saved(made, tmp_path / "model.keras")
+    old = "_layer_checkpoint_dependencies"
+
+    def renamed(file: Path) -> None:
+        with h5py.File(file, "r+") as weights:
+            middle = "layers/functional/layers"
+            weights.move(f"{middle}/functional/layers", f"{middle}/functional/{old}")
+            weights.move(middle, f"layers/functional/{old}")
+            weights.move("layers", old)
+
+    inside(path, renamed)
+    check_views(made, literally(path))
+
+
 def test_half_precision_of_both_kinds(tmp_path: Path) -> None:
     found = read_literally(saved(randomised(MODELS["half_precision"]()), tmp_path / "m.keras"))
     kinds = {variable.storage.dtype.name for variable in found.graph.variables()}

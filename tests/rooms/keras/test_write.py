@@ -3,6 +3,7 @@
 import json
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,37 @@ def form(model: Any, structure: str) -> Any:
     if found is None:  # a Sequential
         return None
     return keras.tree.map_structure(lambda tensor: tuple(tensor.shape), found)
+
+
+def test_what_was_changed_inside_a_wrapper_is_written(tmp_path: Path) -> None:
+    given = vectors()
+    wrapper = L.Bidirectional(L.GRU(2, name="gru"), name="both")
+    made = keras.Model(given, L.Dense(1)(wrapper(given)))
+    found = read_literally(saved(made, tmp_path / "model.keras"))
+    both = found.graph.layer("both")
+    inner = tuple(replace(lay, config={**lay.config, "trainable": False}) for lay in both.inner)
+    changed = found.graph.with_layers({"both": replace(both, inner=inner)})
+    for suffix in SUFFIXES:
+        again = loaded(rewritten(replace(found, graph=changed), tmp_path / f"out{suffix}"))
+        assert len(again.trainable_weights) == 2
+        assert again.get_layer("both").forward_layer.name == wrapper.forward_layer.name
+
+
+@pytest.mark.parametrize("frozen", [{"core"}, {"look"}, {"first", "look"}, {"core", "-last"}])
+def test_frozen_attention_in_a_nested_model(frozen: set[str], tmp_path: Path) -> None:
+    """The order in .h5 must be the one that Keras has after loading."""
+    x = vectors()
+    y = L.BatchNormalization(name="norm")(L.Dense(3, name="first")(x))
+    y = L.MultiHeadAttention(2, 3, name="look")(y, y)
+    core = keras.Model(x, L.Dense(3, name="last")(y), name="core")
+    outer = vectors()
+    made = randomised(keras.Model(outer, core(outer)))
+    for name in sorted(frozen, key=lambda name: name.startswith("-")):
+        layer = core if name == "core" else core.get_layer(name.lstrip("-"))
+        layer.trainable = name.startswith("-")
+    found = read_literally(saved(made, tmp_path / "model.keras"))
+    for suffix in SUFFIXES:
+        assert_same_weights(loaded(rewritten(found, tmp_path / f"out{suffix}")), made)
 
 
 def test_what_was_written_reads_as_it_was(tmp_path: Path) -> None:

@@ -38,8 +38,10 @@ def _open(rewiring: Rewiring, nested: Layer) -> None:
 
 
 def _add_layers(rewiring: Rewiring, nested: Layer, body: Graph) -> dict[str, str]:
-    """Adds the inner layers; a name that is taken gets the nested model's before it."""
-    frozen = not (nested.config.get("trainable", True) and body.config.get("trainable", True))
+    """Adds the inner layers; a name that is taken gets the nested model's before it.
+
+    Which of them are frozen is their own word: Keras hands a model's down when it is given.
+    """
     names: dict[str, str] = {}
     for layer in body.layers:
         if layer.op == "InputLayer":
@@ -47,8 +49,6 @@ def _add_layers(rewiring: Rewiring, nested: Layer, body: Graph) -> dict[str, str
         taken = layer.name in rewiring.layers
         name = rewiring.fresh(f"{nested.name}_{layer.name}" if taken else layer.name)
         config: dict[str, Any] = {**layer.config, "name": name} if layer.body is None else {}
-        if frozen and layer.body is None:
-            config["trainable"] = False
         rewiring.layers[name] = replace(layer, name=name, config=config)
         names[layer.name] = name
     return names

@@ -92,7 +92,8 @@ def legacy_order(top: Layer, found: list[Slot], *, trained: str = "trainable") -
 
     `trained` names the attribute of `Slot` that says which ones come first.
     """
-    if not top.config.get("trainable", True):
+    own = top.config if top.body is None else top.body.config
+    if not own.get("trainable", True):
         return found
     return partition(found, trained)
 
