@@ -68,6 +68,11 @@ def compose(first: Perm | None, second: Perm | None) -> Perm | None:
     return None if both == tuple(range(len(both))) else both
 
 
+def inverse(perm: Perm | None) -> Perm | None:
+    """The transpose that undoes `perm`."""
+    return None if perm is None else tuple(perm.index(axis) for axis in range(len(perm)))
+
+
 def with_value(variable: Variable, value: Array) -> Variable:
     """The variable with other numbers of the same shape."""
     if tuple(value.shape) != variable.shape:

@@ -192,11 +192,11 @@ class _Work:
             )
         self.values_changed = True
         self.lines.append(f"method      {self.method}: {measured}")
-        oriented = edits.compose(pair.perm, None)
-        other = target.load() if oriented is None else target.load().transpose(oriented)
+        back = edits.inverse(pair.perm)
+        other = target.load() if back is None else target.load().transpose(back)
         seen = fit.fit(source.load(), other, self.method)
-        back = pairing.inverse(source.perm)
-        return np.ascontiguousarray(seen if back is None else seen.transpose(back))
+        stored = edits.inverse(source.perm)
+        return np.ascontiguousarray(seen if stored is None else seen.transpose(stored))
 
     def tie_duplicates(self) -> None:
         """`--duplicates`: every bit-equal pair, those that cannot be expressed left with a word."""

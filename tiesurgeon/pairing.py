@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tiesurgeon.edits import Perm, compose
+from tiesurgeon.edits import Perm, compose, inverse
 from tiesurgeon.errors import ShapeMismatch, TieRefused
 from tiesurgeon.graph import Graph, View
 from tiesurgeon.names import Spot, resolve
@@ -33,11 +33,6 @@ class Pair:
         """The same for the variables as stored, whatever views they are seen through."""
         source, target = self.views
         return compose(compose(source.perm, self.perm), inverse(target.perm))
-
-
-def inverse(perm: Perm | None) -> Perm | None:
-    """The transpose that undoes `perm`."""
-    return None if perm is None else tuple(perm.index(axis) for axis in range(len(perm)))
 
 
 def find_spots(graph: Graph, source: str, target: str) -> tuple[Spot, Spot]:

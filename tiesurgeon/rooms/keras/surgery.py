@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tiesurgeon.edits import compose
+from tiesurgeon.edits import compose, inverse
 from tiesurgeon.errors import ProofFailed, UnsupportedFormat
 from tiesurgeon.graph import Array, Graph, Storage, Variable, View, map_views
 from tiesurgeon.outcome import Proof
@@ -225,7 +225,7 @@ def twin_of(before: Graph, after: Graph) -> tuple[Graph, list[Group]]:
             new = new_views.get((path, old.role))
             if new is None or old.variable in copies:
                 continue
-            perm = compose(new.perm, _inverse(old.perm))
+            perm = compose(new.perm, inverse(old.perm))
             storage = as_seen(View(old.role, new.variable, perm))
             if new.reshape is not None or old.reshape is not None:
                 continue
@@ -234,10 +234,6 @@ def twin_of(before: Graph, after: Graph) -> tuple[Graph, list[Group]]:
     twin = map_views(before, lambda v: replace(v, variable=copies.get(v.variable, v.variable)))
     groups = [(shared, list(parts.items())) for shared, parts in became.items() if len(parts) > 1]
     return twin, groups
-
-
-def _inverse(perm: tuple[int, ...] | None) -> tuple[int, ...] | None:
-    return None if perm is None else tuple(perm.index(axis) for axis in range(len(perm)))
 
 
 def _places(
