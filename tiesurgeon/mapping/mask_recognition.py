@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from tiesurgeon.graph import Call, Graph, Layer, Value
+from tiesurgeon.mapping.keras_operations import is_operation
 from tiesurgeon.mapping.mask_rules import Mask, concatenated, either
 
 
@@ -41,9 +42,7 @@ class _Reading:
     def _operation(self, value: Value) -> tuple[Call | None, Layer | None]:
         call = self.graph.call_by_id[value.call]
         layer = self.graph.layer(call.layer)
-        module = layer.entry.get("module") or ""
-        is_operation = module.startswith(("keras.src.ops", "keras.ops"))
-        return (call, layer) if is_operation else (None, None)
+        return (call, layer) if is_operation(layer) else (None, None)
 
     def _steps(self, value: Value) -> Mask | None:
         """`any(x != fill, axis=-1)`: what Masking says."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tiesurgeon.graph import Call, Layer, Value, values_in
+from tiesurgeon.mapping.keras_operations import is_operation
 
 # Layers with supports_masking and the default compute_mask, which hands the mask on.
 PASSING = frozenset(
@@ -40,7 +41,7 @@ class Mask:
 
 def output_masks(layer: Layer, call: Call, masks: Sequence[Mask | None]) -> list[Mask | None]:
     """The masks of a layer's outputs, given those of its first argument."""
-    if _is_operation(layer):
+    if is_operation(layer):
         return [None]
     config = layer.config
     values = list(values_in(call.args[:1]))
@@ -67,7 +68,7 @@ def output_masks(layer: Layer, call: Call, masks: Sequence[Mask | None]) -> list
 def uses_of(layer: Layer, call: Call, masks: dict[Value, Mask | None]) -> dict[str, Any]:
     """The mask arguments that Keras fills in for this call: a mask, or a list of them. (Multiply,
     Maximum and Minimum have no such argument: they look at the masks of their inputs.)"""
-    if _is_operation(layer):
+    if is_operation(layer):
         return {}
     if layer.op in RECURRENT | {"GlobalAveragePooling1D", "Softmax"}:
         # With initial_state among the arguments Keras looks for `sequences_mask`, finds no
@@ -91,11 +92,6 @@ def uses_of(layer: Layer, call: Call, masks: dict[Value, Mask | None]) -> dict[s
         }
         return _only_masks(found_by_name)
     return {}
-
-
-def _is_operation(layer: Layer) -> bool:
-    # `keras.ops` has classes of the same names, and none of them hands a mask on.
-    return ".ops" in str(layer.entry.get("module") or "")
 
 
 def _only_masks(found: dict[str, Mask | None]) -> dict[str, Mask]:

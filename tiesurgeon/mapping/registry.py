@@ -10,6 +10,7 @@ from tiesurgeon.errors import UnmappedLayer
 from tiesurgeon.graph import Layer, Value
 from tiesurgeon.mapping import layout as arrays
 from tiesurgeon.mapping.building import Dims
+from tiesurgeon.mapping.keras_operations import is_operation
 
 if TYPE_CHECKING:
     from tiesurgeon.mapping.site import Site
@@ -145,9 +146,7 @@ def key_of(layer: Layer) -> str:
     """The name under which the table has the layer."""
     if layer.body is not None:
         return "Functional"
-    module = layer.entry.get("module") or ""
-    is_operation = module.startswith(("keras.src.ops", "keras.ops"))
-    return f"ops.{layer.op}" if is_operation else layer.op
+    return f"ops.{layer.op}" if is_operation(layer) else layer.op
 
 
 def find(layer: Layer) -> Pair:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from tiesurgeon.graph import Graph, Layer
-from tiesurgeon.rooms.keras.pathed import is_operation
+from tiesurgeon.mapping.keras_operations import is_operation
 from tiesurgeon.rooms.keras.variables import container_names
 
 _LOOKUPS = frozenset({"StringLookup", "IntegerLookup", "TextVectorization"})

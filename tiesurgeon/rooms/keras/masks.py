@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from tiesurgeon.graph import Call, Graph, Layer, Value, values_in
+from tiesurgeon.mapping.keras_operations import is_operation
 from tiesurgeon.mapping.mask_recognition import recognise
 from tiesurgeon.mapping.mask_rules import ATTENTION, MERGING, PASSING, RECURRENT, Mask, uses_of
 from tiesurgeon.mapping.masks import propagated
@@ -135,8 +136,7 @@ def _drop_unused(rewiring: Rewiring, calls: set[str]) -> None:
         call = rewiring.calls.get(call_id)
         if call is None or call_id in outputs or not call.inputs:
             continue
-        is_operation = ".ops" in str(rewiring.layers[call.layer].entry.get("module") or "")
         used = any(call_id == v.call for other in rewiring.calls.values() for v in other.inputs)
-        if is_operation and not used:
+        if not used and is_operation(rewiring.layers[call.layer]):
             rewiring.drop_call(call_id)
             pending += [value.call for value in call.inputs]

@@ -14,6 +14,7 @@ import h5py
 
 from tiesurgeon.errors import UnreadableFile
 from tiesurgeon.graph import Graph, Kind, Layer, Storage, Variable, View
+from tiesurgeon.mapping.keras_operations import is_operation
 from tiesurgeon.rooms.keras.hdf5 import Hdf5
 from tiesurgeon.rooms.keras.layered import Assigned, kind_of, with_views
 from tiesurgeon.rooms.keras.variables import (
@@ -156,11 +157,6 @@ class _HandOut:
                 f"layer {path!r} ({layer.op}) has no weights in the file, expected {roles}; "
                 "the file is damaged or of a kind not known here"
             )
-
-
-def is_operation(layer: Layer) -> bool:
-    """True for a `keras.ops` node, which is not a layer and holds no weights."""
-    return ".ops" in str(layer.entry.get("module") or "")
 
 
 def bare_layers(weights: Tree) -> tuple[Layer, ...]:

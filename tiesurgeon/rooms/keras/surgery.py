@@ -16,12 +16,12 @@ from typing import Any
 from tiesurgeon.edits import compose, inverse
 from tiesurgeon.errors import ProofFailed, UnsupportedFormat
 from tiesurgeon.graph import Array, Graph, Storage, Variable, View, map_views
+from tiesurgeon.mapping.keras_operations import is_operation
 from tiesurgeon.outcome import Proof
 from tiesurgeon.rooms.keras import run
 from tiesurgeon.rooms.keras.config import serialise
 from tiesurgeon.rooms.keras.dialects import modernise
 from tiesurgeon.rooms.keras.hard_sigmoid import in_keras_3
-from tiesurgeon.rooms.keras.pathed import is_operation
 from tiesurgeon.rooms.keras.read import read_literally
 from tiesurgeon.rooms.keras.tied import realise
 from tiesurgeon.rooms.keras.write import as_seen, ordered, write_h5, write_keras

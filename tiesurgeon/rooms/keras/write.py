@@ -21,10 +21,10 @@ import numpy as np
 
 from tiesurgeon.errors import UnsupportedFormat
 from tiesurgeon.graph import Array, Graph, Layer, Storage, View
+from tiesurgeon.mapping.keras_operations import is_operation
 from tiesurgeon.rooms.keras.config import serialise
 from tiesurgeon.rooms.keras.optimizer import Filled, fresh_state
 from tiesurgeon.rooms.keras.order import in_keras_order
-from tiesurgeon.rooms.keras.pathed import is_operation
 from tiesurgeon.rooms.keras.slots import Slot, legacy_order, slots
 from tiesurgeon.rooms.keras.source import WEIGHTS_MEMBER
 from tiesurgeon.rooms.keras.training import Training, as_h5

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tiesurgeon.graph import Call, Graph, Layer, Value, View
+from tiesurgeon.mapping.keras_operations import is_operation
 from tiesurgeon.rewiring import Rewiring
 from tiesurgeon.rooms.keras.order import in_keras_order
 from tiesurgeon.rooms.keras.tied.parts import built_in
@@ -87,7 +88,7 @@ def _follow(rewiring: Rewiring, product: Call, *, is_direct: bool = False) -> _H
 def _take_bias(rewiring: Rewiring, head: _Head) -> None:
     for call in rewiring.consumers(head.result):
         layer = rewiring.layers[call.layer]
-        if layer.op != "Add" or ".ops" in str(layer.entry.get("module")):
+        if layer.op != "Add" or is_operation(layer):
             continue
         addends = list(call.inputs)
         if len(addends) != 2 or head.result not in addends:
