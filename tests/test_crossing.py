@@ -9,8 +9,8 @@ import pytest
 
 from tiesurgeon import crossing, operations
 from tiesurgeon.errors import ProofFailed
-from tiesurgeon.rooms.pytorch import run as torch_run
-from tiesurgeon.rooms.pytorch import write as pytorch_write
+from tiesurgeon.rooms.pytorch.code import run as torch_run
+from tiesurgeon.rooms.pytorch.code import write as pytorch_write
 
 pytestmark = pytest.mark.usefixtures("proof_here")
 layers = keras.layers

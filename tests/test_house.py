@@ -14,12 +14,16 @@ from tiesurgeon import cli
 PACKAGE = Path(tiesurgeon.__file__).parent
 
 # Run by a framework in a process of their own, or copied into the models that are written.
-FOR_FRAMEWORKS = ("rooms.keras.proof_script", "rooms.pytorch.proof_script", "rooms.pytorch.parts")
+FOR_FRAMEWORKS = (
+    "rooms.keras.proof_script",
+    "rooms.pytorch.code.proof_script",
+    "rooms.pytorch.code.parts",
+)
 
 # A module may import what stands in a row above its own, or beside it in its own room.
 ROWS: tuple[tuple[str, ...], ...] = (
     ("errors", "outcome"),
-    ("graph", "files", "subprocesses"),
+    ("graph", "files", "subprocesses", "damage"),
     ("edits", "rewiring", "names"),
     ("mapping",),
     ("pairing", "fit", "find"),

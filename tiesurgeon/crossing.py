@@ -18,9 +18,9 @@ from tiesurgeon.rooms.keras import run as keras_run
 from tiesurgeon.rooms.keras import surgery
 from tiesurgeon.rooms.keras.examples import example_inputs
 from tiesurgeon.rooms.keras.write import write_keras
-from tiesurgeon.rooms.pytorch import run as torch_run
-from tiesurgeon.rooms.pytorch.check import check_folder, tied_names
-from tiesurgeon.rooms.pytorch.write import write
+from tiesurgeon.rooms.pytorch.code import run as torch_run
+from tiesurgeon.rooms.pytorch.code.check import check_folder, tied_names
+from tiesurgeon.rooms.pytorch.code.write import write
 
 _TOLERANCE = 1e-5
 

@@ -104,7 +104,8 @@ class Layer:
 
     `name` is unique among its siblings. `config` is the framework's own, in its newest
     dialect. `entry` keeps what the file said beside the config (module, registered name,
-    dialect notes), so that an unknown layer can be written back as it was.
+    dialect notes), so that an unknown layer can be written back as it was. `separator` stands
+    between the levels of its name: "/" in Keras, "." in PyTorch.
     """
 
     name: str
@@ -114,10 +115,15 @@ class Layer:
     inner: tuple[Layer, ...] = ()
     body: Graph | None = None
     entry: Mapping[str, Any] = field(default_factory=dict)
+    separator: str = "/"
 
     def view(self, role: str) -> View | None:
         """The view of that role, or None."""
         return next((view for view in self.views if view.role == role), None)
+
+    def name_of(self, view: View, path: str) -> str:
+        """Full name of what it sees, as people type it: `dense/kernel`, `decoder.weight`."""
+        return f"{path}{self.separator}{view.role}" if path else view.role
 
     def all_views(self) -> Iterator[View]:
         """Views of the layer, of what it wraps and of what it nests."""

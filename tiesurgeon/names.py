@@ -24,7 +24,7 @@ class Spot:
     @property
     def variable(self) -> str:
         """Full name of the variable, or the layer's path if it holds none."""
-        return self.path if self.view is None else f"{self.path}/{self.view.role}"
+        return self.path if self.view is None else self.layer.name_of(self.view, self.path)
 
 
 def matrices(layer: Layer) -> tuple[View, ...]:
@@ -49,6 +49,7 @@ class Names:
         self._full: dict[str, Spot] = {}  # by any full name, a wrapper's part left out or not
         self._tails: dict[str, list[Spot]] = {}
         self._names: dict[str, list[str]] = {}  # canonical full name -> every name for it
+        self._is_dotted = any(layer.separator == "." for layer in graph.layers)
         for layer in graph.layers:
             self._enter(layer, layer.name, [layer.name])
 
@@ -62,8 +63,8 @@ class Names:
             return
         self._add(Spot(path, layer, None), path, forms)
         for view in layer.views:
-            named = [f"{form}/{view.role}" for form in forms]
-            self._add(Spot(path, layer, view), f"{path}/{view.role}", named)
+            named = [layer.name_of(view, form) for form in forms]
+            self._add(Spot(path, layer, view), layer.name_of(view, path), named)
         nested = layer.body.layers if layer.body is not None else ()
         for child in layer.inner + nested:
             names = [f"{form}/{child.name}" for form in forms]
@@ -71,7 +72,8 @@ class Names:
 
     def _add(self, spot: Spot, path: str, forms: list[str]) -> None:
         self._spots[path] = spot
-        tails = dict.fromkeys(tail for form in forms for tail in _tails(form))
+        separator = spot.layer.separator
+        tails = dict.fromkeys(tail for form in forms for tail in _tails(form, separator))
         self._names[path] = list(tails)
         for form in forms:
             self._full.setdefault(form, spot)
@@ -81,6 +83,8 @@ class Names:
     def resolve(self, text: str) -> Spot:
         """As the function `resolve`."""
         text = text.strip("/ ")
+        if text not in self._tails and self._is_dotted:
+            text = text.replace("/", ".")  # as names of other frameworks are written
         spot = self._spots.get(text) or self._full.get(text) or self._unique(text)
         return spot if spot.view is not None else self._with_matrix(spot)
 
@@ -107,7 +111,7 @@ class Names:
         return f"no layer or variable of this model is named {text!r}{hint}"
 
     def _with_matrix(self, spot: Spot) -> Spot:
-        below = f"{spot.path}/"
+        below = f"{spot.path}{spot.layer.separator}"
         found = [
             other
             for name, other in self._spots.items()
@@ -127,8 +131,12 @@ class Names:
         """The shortest name that leads to this variable, as one would type it."""
         layer_names = self._names.get(spot.path, [])
         variable_names = self._names.get(spot.variable, []) if spot.view else []
-        by_length = sorted(layer_names, key=lambda name: name.count("/"))
-        by_length += sorted(variable_names, key=lambda name: name.count("/"))
+
+        def levels(name: str) -> int:
+            return name.count(spot.layer.separator)
+
+        by_length = sorted(layer_names, key=levels)
+        by_length += sorted(variable_names, key=levels)
         # A bare role ("kernel") may be unique and still tells a reader nothing.
         roles = {view.role for view in spot.layer.views}
         for name in by_length:
@@ -144,10 +152,10 @@ class Names:
         return found.path == spot.path and found.view is spot.view
 
 
-def _tails(form: str) -> Iterator[str]:
-    parts = form.split("/")
+def _tails(form: str, separator: str) -> Iterator[str]:
+    parts = form.split(separator)
     for start in range(len(parts)):
-        yield "/".join(parts[start:])
+        yield separator.join(parts[start:])
 
 
 def _identity(spot: Spot) -> tuple[int, str]:

@@ -19,7 +19,7 @@ from tiesurgeon.graph import Array, Graph
 from tiesurgeon.mapping.registry import Example, pairs
 from tiesurgeon.mapping.to_torch import to_torch
 from tiesurgeon.rooms.keras.read import read
-from tiesurgeon.rooms.pytorch.write import write
+from tiesurgeon.rooms.pytorch.code.write import write
 
 
 def examples() -> list[tuple[str, int, Example]]:

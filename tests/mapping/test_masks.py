@@ -19,14 +19,14 @@ from tests.mapping.comparing import (
     imported,
     with_random_weights,
 )
-from tests.rooms.pytorch.graphs import language_model
+from tests.rooms.pytorch.code.graphs import language_model
 from tiesurgeon.graph import Graph
 from tiesurgeon.mapping.mask_rules import ATTENTION, MERGING, PASSING, RECURRENT
 from tiesurgeon.mapping.masks import explicit
 from tiesurgeon.mapping.registry import Example
 from tiesurgeon.mapping.to_torch import to_torch
-from tiesurgeon.rooms.pytorch.source import model_source
-from tiesurgeon.rooms.pytorch.write import write
+from tiesurgeon.rooms.pytorch.code.source import model_source
+from tiesurgeon.rooms.pytorch.code.write import write
 
 PRODUCING = {"Embedding", "Masking", "ReversibleEmbedding"}
 OTHERS = {"Concatenate", "Attention", "AdditiveAttention"} | ATTENTION

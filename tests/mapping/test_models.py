@@ -22,7 +22,7 @@ from tests.mapping.comparing import (
 )
 from tiesurgeon.graph import Array, Layer
 from tiesurgeon.mapping.to_torch import to_torch
-from tiesurgeon.rooms.pytorch.write import write
+from tiesurgeon.rooms.pytorch.code.write import write
 
 V, H = 11, 3
 Built = tuple[keras.Model, list[Array]]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.rooms.pytorch.graphs import chain, layer, variable
+from tests.rooms.pytorch.code.graphs import chain, layer, variable
 from tiesurgeon.errors import UnmappedLayer
 from tiesurgeon.graph import Graph, Layer, View
 from tiesurgeon.mapping.registry import Pair, layer_pair

@@ -3,7 +3,7 @@
 `Layer.op` is one of
     placeholder        an input of forward(); config: shape, dtype
     nn.Linear, ...     a module; config: its constructor's arguments; views: its parameters
-    parts.X            a class (X capitalised) or a function of rooms/pytorch/parts
+    parts.X            a class (X capitalised) or a function of rooms/pytorch/code/parts
     nn.Parameter       a parameter read as a value; one view, transposed perhaps
     graph              a nested model, its `body` a graph of its own
     torch.f, F.f       a function

@@ -67,7 +67,7 @@ def _layers(graph: Graph, prefix: str) -> list[dict[str, Any]]:
 
 
 def _layer(layer: Layer, path: str, calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    variables = [_variable(path, view) for view in layer.views]
+    variables = [_variable(layer, path, view) for view in layer.views]
     rows = [{"name": path, "op": layer.op, "calls": calls, "variables": variables}]
     for inner in layer.inner:
         rows += _layer(inner, f"{path}/{inner.name}", [])
@@ -88,9 +88,9 @@ def value_name(value: Value) -> str:
     return value.call if value.index == 0 else f"{value.call}[{value.index}]"
 
 
-def _variable(path: str, view: View) -> dict[str, Any]:
+def _variable(layer: Layer, path: str, view: View) -> dict[str, Any]:
     return {
-        "name": f"{path}/{view.role}",
+        "name": layer.name_of(view, path),
         "shape": list(view.shape),
         "dtype": view.variable.storage.dtype.name,
         "storage": view.variable.storage.key,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tiesurgeon.damage import blamed
 from tiesurgeon.errors import UnreadableFile, UnsupportedFormat
 from tiesurgeon.graph import Graph, Layer, Storage, Variable, View
 from tiesurgeon.rooms.keras import layered, lora, pathed
@@ -23,7 +24,7 @@ from tiesurgeon.rooms.keras.hdf5 import Hdf5, names
 from tiesurgeon.rooms.keras.layouts import modernised
 from tiesurgeon.rooms.keras.masks import without_stated_masks
 from tiesurgeon.rooms.keras.shapes import refuse_misfits
-from tiesurgeon.rooms.keras.source import WEIGHTS_MEMBER, Source, blamed, in_archive
+from tiesurgeon.rooms.keras.source import WEIGHTS_MEMBER, Source, in_archive
 from tiesurgeon.rooms.keras.tied import recognise
 from tiesurgeon.rooms.keras.training import as_compiled
 
@@ -49,7 +50,7 @@ def read(path: Path, *, config: Path | None = None) -> KerasFile:
     file is not what it should be.
     """
     found = read_literally(path, config=config)
-    with blamed(path):
+    with blamed(path, "a Keras model"):
         return replace(found, graph=recognise(without_stated_masks(found.graph)))
 
 
@@ -57,10 +58,10 @@ def read_literally(path: Path, *, config: Path | None = None) -> KerasFile:
     """The same, in the very layers of the file."""
     architecture = None
     if config is not None:
-        with blamed(config):
+        with blamed(config, "a Keras model"):
             _refuse_missing(config)
             architecture = _config(config.read_bytes())
-    with blamed(path):
+    with blamed(path, "a Keras model"):
         _refuse_missing(path)
         if zipfile.is_zipfile(path):
             return _read_archive(path)

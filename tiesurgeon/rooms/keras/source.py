@@ -7,41 +7,20 @@ import struct
 import tempfile
 import weakref
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import h5py
 
-from tiesurgeon.errors import TiesurgeonError, UnreadableFile
+from tiesurgeon.errors import UnreadableFile
 
 WEIGHTS_MEMBER = "model.weights.h5"
 _BLOCK = 1 << 20
 _FREE_BYTES = 1 << 26
 _MOST_UNPACKED = 50  # times; trained numbers hardly shrink at all
-
-# What h5py, zipfile and json raise over files that are damaged or made to deceive.
-DAMAGE = (
-    OSError,
-    RuntimeError,
-    KeyError,
-    IndexError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    EOFError,
-    MemoryError,
-    OverflowError,
-    AssertionError,
-    NotImplementedError,
-    SystemError,
-    struct.error,
-    zlib.error,
-    zipfile.BadZipFile,
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,22 +69,3 @@ def in_archive(archive: zipfile.ZipFile, path: Path) -> Source:
         while block := packed.read(_BLOCK):
             plain.write(block)
     return source
-
-
-@contextmanager
-def blamed(path: Path) -> Iterator[None]:
-    """Turns whatever damage causes into one line that names the file."""
-    try:
-        yield
-    except TiesurgeonError as error:
-        raise type(error)(_line(path, error)) from None
-    except RecursionError:
-        raise UnreadableFile(f"{path}: damaged, or nested too deeply to be a model") from None
-    except DAMAGE as error:
-        raise UnreadableFile(_line(path, error, "cannot be read as a Keras model: ")) from None
-
-
-def _line(path: Path, error: Any, prefix: str = "") -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    text = text if len(text) <= 500 else f"{text[:500]}..."
-    return text if text.startswith(f"{path}: ") else f"{path}: {prefix}{text}"

@@ -1,1 +1,1 @@
-"""PyTorch: readable modules and their weights."""
+"""PyTorch: what its files hold, how they are tied, and models written as readable code."""

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from tiesurgeon.rooms.pytorch import copying
-from tiesurgeon.rooms.pytorch.parts.masked import run_masked
-from tiesurgeon.rooms.pytorch.parts.regularization import SharedDropout
+from tiesurgeon.rooms.pytorch.code import copying
+from tiesurgeon.rooms.pytorch.code.parts.masked import run_masked
+from tiesurgeon.rooms.pytorch.code.parts.regularization import SharedDropout
 
 EVERY = sorted(copying._all_parts())
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from tiesurgeon.graph import Graph, Storage
-from tiesurgeon.rooms.pytorch.modules import ownership
+from tiesurgeon.rooms.pytorch.code.modules import ownership
+from tiesurgeon.rooms.pytorch.code.source import model_source
 from tiesurgeon.rooms.pytorch.safetensors_file import save
-from tiesurgeon.rooms.pytorch.source import model_source
 
 
 def write(graph: Graph, folder: Path, *, source: str, version: str) -> None:

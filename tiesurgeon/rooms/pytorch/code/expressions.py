@@ -9,7 +9,7 @@ from typing import Any
 
 from tiesurgeon.graph import Call, Graph, Layer, Value, values_in
 from tiesurgeon.mapping.torch_words import RECURRENT, Spread, is_module
-from tiesurgeon.rooms.pytorch.formatting import literal, slice_text
+from tiesurgeon.rooms.pytorch.code.formatting import literal, slice_text
 
 # How tightly operators bind; names, calls and subscripts bind at ATOM.
 ATOM, POWER, UNARY, PRODUCT, SUM, AND, XOR, OR, COMPARE = 9, 8, 7, 6, 5, 4, 3, 2, 1

@@ -17,7 +17,7 @@ import torch
 from safetensors import safe_open
 
 from tests.mapping.comparing import assert_formatted
-from tests.rooms.pytorch.graphs import (
+from tests.rooms.pytorch.code.graphs import (
     H,
     V,
     autoencoder,
@@ -30,8 +30,8 @@ from tests.rooms.pytorch.graphs import (
 )
 from tiesurgeon.graph import Call, Graph, Layer, Value, Variable, View, in_memory
 from tiesurgeon.mapping.to_torch import to_torch
-from tiesurgeon.rooms.pytorch.source import model_source
-from tiesurgeon.rooms.pytorch.write import write
+from tiesurgeon.rooms.pytorch.code.source import model_source
+from tiesurgeon.rooms.pytorch.code.write import write
 
 TIED_LM = '''\
 """CharLm, converted from char_lm.keras by tiesurgeon 0.1.0.
@@ -233,9 +233,9 @@ def test_converting_imports_no_framework(tmp_path: Path) -> None:
     script = (
         "import sys, json\n"
         "from pathlib import Path\n"
-        "from tests.rooms.pytorch.graphs import language_model\n"
+        "from tests.rooms.pytorch.code.graphs import language_model\n"
         "from tiesurgeon.mapping.to_torch import to_torch\n"
-        "from tiesurgeon.rooms.pytorch.write import write\n"
+        "from tiesurgeon.rooms.pytorch.code.write import write\n"
         f"write(to_torch(language_model()), Path({str(tmp_path)!r}), source='x', version='0')\n"
         "print(json.dumps(sorted(set(sys.modules) & {'torch', 'tensorflow', 'keras', 'jax'})))"
     )

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from tiesurgeon.mapping.torch_words import Name
-from tiesurgeon.rooms.pytorch.formatting import fit, literal
+from tiesurgeon.rooms.pytorch.code.formatting import fit, literal
 
 LONG = [
     "self.conv = nn.Conv2d(" + ", ".join(f"some_argument_{n}={n}" for n in range(4)) + ")",

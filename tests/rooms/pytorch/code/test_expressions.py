@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tiesurgeon.graph import Call, Graph, Layer, Value
-from tiesurgeon.rooms.pytorch.expressions import (
+from tiesurgeon.rooms.pytorch.code.expressions import (
     COMPARE,
     OR,
     POWER,

@@ -10,10 +10,10 @@ from typing import Any
 from tiesurgeon.graph import Graph, Layer, Value, values_in
 from tiesurgeon.mapping.names import Names, class_name
 from tiesurgeon.mapping.torch_words import RECURRENT, Name, is_module
-from tiesurgeon.rooms.pytorch.copying import needed
-from tiesurgeon.rooms.pytorch.formatting import fit, literal
-from tiesurgeon.rooms.pytorch.forward import Forward
-from tiesurgeon.rooms.pytorch.modules import Ownership, Place, ownership
+from tiesurgeon.rooms.pytorch.code.copying import needed
+from tiesurgeon.rooms.pytorch.code.formatting import fit, literal
+from tiesurgeon.rooms.pytorch.code.forward import Forward
+from tiesurgeon.rooms.pytorch.code.modules import Ownership, Place, ownership
 
 
 def model_source(graph: Graph, *, source: str, version: str) -> str:

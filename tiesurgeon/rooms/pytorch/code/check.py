@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from tiesurgeon.errors import ProofFailed
 from tiesurgeon.graph import Graph
-from tiesurgeon.rooms.pytorch.modules import BUFFERS, ownership
+from tiesurgeon.rooms.pytorch.code.modules import BUFFERS, ownership
 
 
 def check_folder(graph: Graph, folder: Path) -> None:

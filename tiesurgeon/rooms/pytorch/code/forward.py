@@ -15,8 +15,8 @@ from typing import Any
 
 from tiesurgeon.graph import Call, Graph, Value, values_in
 from tiesurgeon.mapping.torch_words import OPERATORS, is_module
-from tiesurgeon.rooms.pytorch.copying import part_names
-from tiesurgeon.rooms.pytorch.expressions import Expression, render
+from tiesurgeon.rooms.pytorch.code.copying import part_names
+from tiesurgeon.rooms.pytorch.code.expressions import Expression, render
 
 CHAIN = "x"
 # Preparing steps that are written into the call of a module: `self.conv(x.permute(0, 2, 1))`.

@@ -1,0 +1,1 @@
+"""A PyTorch model as readable code: `model.py`, and its weights."""
