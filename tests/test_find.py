@@ -8,8 +8,8 @@ import pytest
 
 from tests.handmade import H, Model, V, language_model, numbers, pairs, random, view
 from tiesurgeon import find
-from tiesurgeon.find.tables import says_position
 from tiesurgeon.graph import Array, Graph, Layer, Storage, Value, Variable, View
+from tiesurgeon.naming import says_other_ids
 
 # --- embeddings and outputs -------------------------------------------------------------------
 
@@ -233,8 +233,10 @@ def test_a_segment_table_is_not_that_of_an_output_of_its_size() -> None:
     [
         ("position_embedding", True), ("pos", True), ("pos_emb", True), ("embed_positions", True),
         ("wpe", True), ("token_type_embeddings", True), ("segment", True),
-        ("compose", False), ("positive", False), ("words", False), ("deposit", False),
+        ("relative_attention_bias", True), ("rel_pos", True), ("encoder.pe", True),
+        ("relu", False), ("speaker", False), ("compose", False),
+        ("positive", False), ("words", False), ("deposit", False),
     ],
 )  # fmt: skip
-def test_names_that_say_position(name: str, expected: bool) -> None:
-    assert says_position(name) is expected
+def test_names_that_say_position_or_segment(name: str, expected: bool) -> None:
+    assert says_other_ids(name) is expected

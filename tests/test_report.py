@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.handmade_torch import bare, embedding
 from tiesurgeon import find, report
+from tiesurgeon.find import Tie
 from tiesurgeon.graph import Call, Graph, Layer, Value, Variable, View, in_memory
 from tiesurgeon.inspection import Inspection, inspect, inspect_many
 from tiesurgeon.report.text import size
@@ -181,6 +183,32 @@ def test_an_alias_is_not_called_a_tie() -> None:
     assert "nothing" in tied.split("Already tied")[1]
     assert "trained apart" in tied
     assert "b <- a" in could
+
+
+def test_of_a_state_dict_stored_once_the_class_has_the_last_word() -> None:
+    storage = in_memory("0", np.random.default_rng(1).normal(size=(11, 3)))
+    once = tuple(
+        Layer(name, "", views=(View("weight", Variable(name, storage)),), separator=".")
+        for name in ("wte", "lm_head")
+    )
+    printed = report.as_text(made_up(*once), color=False)
+    assert "lm_head.weight and wte.weight are stored once: they are tied if the class" in printed
+    assert "trained apart" not in printed
+    assert "tiesurgeon tie" not in printed
+
+
+def test_pytorch_files_need_no_graph_to_be_tied() -> None:
+    layers = bare({"wte.weight": (11, 3), "lm_head.weight": (11, 3)}).layers
+    printed = report.as_text(made_up(*layers), color=False)
+    assert "tiesurgeon tie" in printed
+    assert "--pair wte lm_head --method mean" in printed
+
+
+def test_a_dotted_layer_that_is_called_twice_is_named_without_its_role() -> None:
+    found = made_up(embedding("encoder.emb", (11, 3)))
+    tied = Tie("encoder.emb.weight", "encoder.emb.weight", None, "tie", 2)
+    printed = report.as_text(replace(found, ties=(tied,)), color=False)
+    assert "encoder.emb is used 2 times  (one matrix: weight)" in printed
 
 
 def test_long_lists_of_candidates_are_cut_with_a_word() -> None:

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 from tiesurgeon.edits import Perm, compose, inverse
 from tiesurgeon.errors import ShapeMismatch, TieRefused
-from tiesurgeon.graph import Graph, View
+from tiesurgeon.graph import Graph, Shape, View
 from tiesurgeon.names import Spot, resolve
-
-TRANSPOSED = (1, 0)
-_TABLES = frozenset({"Embedding", "ReversibleEmbedding"})
+from tiesurgeon.naming import is_head_by_name, is_table_by_name
+from tiesurgeon.orientation import TABLES, TRANSPOSED, is_dotted, product_matrix, table_matrix
 
 
 @dataclass(frozen=True)
@@ -49,54 +48,94 @@ def _rank(graph: Graph, spot: Spot) -> tuple[int, int, int]:
     """Embeddings own the matrix before others, earlier layers before later ones."""
     order = {path: number for number, (path, _) in enumerate(graph.walk())}
     has_none = spot.view is None
-    return int(has_none), int(spot.layer.op not in _TABLES), order.get(spot.path, 0)
+    return int(has_none), int(not _is_table(spot)), order.get(spot.path, 0)
 
 
 def pair(source: Spot, target: Spot, *, is_closer_transposed: bool = True) -> Pair:
     """The pair, turned the way in which the two fit.
 
-    A square matrix fits both ways: an embedding and a projection are each other's transpose,
-    two layers of one class the same way round; elsewhere `is_closer_transposed` decides.
-    Raises ShapeMismatch naming both shapes, TieRefused where they are one already.
+    A square matrix fits both ways: then what the two layers do decides (an embedding and a
+    Keras projection are each other's transpose, an embedding and a PyTorch Linear are not),
+    and where that is not known, `is_closer_transposed`. Raises ShapeMismatch naming both
+    shapes, TieRefused where they are one already.
     """
+    one, other = _shape(source), _shape(target)
     assert source.view is not None
     assert target.view is not None
-    one, other = source.view.shape, target.view.shape
     if source.view.variable is target.view.variable:
         raise TieRefused(f"{source.path!r} and {target.path!r} are one variable already")
     _same_kind(source, target)
-    kinds = {source.layer.op in _TABLES, target.layer.op in _TABLES}
-    straight = one == other
-    turned = len(one) == 2 and one[::-1] == other
-    if kinds == {True, False}:
-        straight = False
-    elif kinds == {True}:
-        turned = False
-    elif straight and turned:
-        straight, turned = not is_closer_transposed, is_closer_transposed
-    if turned:
-        return Pair(source, target, TRANSPOSED)
-    if straight:
-        return Pair(source, target, None)
-    raise ShapeMismatch(_misfit(source, target, one, other, kinds))
+    ways = _ways(source, target)
+    fitting = [perm for perm in ways if _turned(one, perm) == other]
+    if not fitting:
+        raise ShapeMismatch(_misfit(source, target, _turned(one, ways[0])))
+    if len(fitting) == 1 or _is_bare_head(source, target):
+        return Pair(source, target, fitting[0])
+    return Pair(source, target, TRANSPOSED if is_closer_transposed else None)
 
 
-def _misfit(
-    source: Spot, target: Spot, one: tuple[int, ...], other: tuple[int, ...], kinds: set[bool]
-) -> str:
-    expected = one[::-1] if kinds == {True, False} else one
+def _ways(source: Spot, target: Spot) -> tuple[Perm | None, ...]:
+    """The ways round that what the two layers do allows, the likelier first."""
+    tables = _is_table(source), _is_table(target)
+    if all(tables):
+        return (None,)
+    if not any(tables):
+        return (None, TRANSPOSED)
+    other = target if tables[0] else source
+    product = product_matrix(other.layer)
+    if product is not None and product.view is other.view:
+        return (product.to_table,)
+    return (None, TRANSPOSED) if is_dotted(other.layer) else (TRANSPOSED,)
+
+
+def _is_table(spot: Spot) -> bool:
+    if spot.layer.op in TABLES and not is_dotted(spot.layer):
+        return True
+    is_own = spot.view is not None and table_matrix(spot.layer) is spot.view
+    return is_own or is_table_by_name(spot)
+
+
+def _is_bare_head(source: Spot, target: Spot) -> bool:
+    """True for an embedding and an output layer of which only the names say what they are."""
+    return _is_table(source) and is_head_by_name(target)
+
+
+def _shape(spot: Spot) -> Shape:
+    return () if spot.view is None else spot.view.shape
+
+
+def _turned(shape: Shape, perm: Perm | None) -> Shape | None:
+    """The shape transposed; None if it has not the axes for that."""
+    if perm is None:
+        return shape
+    return tuple(shape[axis] for axis in perm) if len(shape) == len(perm) else None
+
+
+def _misfit(source: Spot, target: Spot, expected: Shape | None) -> str:
+    one, other = _shape(source), _shape(target)
     text = (
         f"{source.variable!r} has shape {one} and {target.variable!r} has shape {other}, "
-        f"expected {expected}"
+        f"expected {expected or one}"
     )
-    is_projection = kinds == {True, False} and target.layer.op == "Dense"
-    if len(one) == len(other) == 2 and one[1] in other and is_projection:
-        vocabulary = next((dim for dim in other if dim != one[1]), other[0])
+    rows = _vocabulary(source, target)
+    if rows is not None:
         text += (
-            f"; the vocabularies differ ({one[0]} and {vocabulary}): one side is padded, "
+            f"; the vocabularies differ ({one[0]} and {rows}): one side is padded, "
             "cut it to the other's length first"
         )
     return text
+
+
+def _vocabulary(source: Spot, target: Spot) -> int | None:
+    """How many rows the target has for the source's, if it is as wide as that table."""
+    product = product_matrix(target.layer)
+    if product is not None and product.view is target.view:
+        width, rows = product.takes, product.gives
+    elif len(_shape(target)) == 2 and (_is_table(target) or is_head_by_name(target)):
+        rows, width = _shape(target)
+    else:
+        return None
+    return rows if _is_table(source) and width == _shape(source)[-1] else None
 
 
 def _same_kind(source: Spot, target: Spot) -> None:

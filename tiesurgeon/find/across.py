@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tiesurgeon.find.candidates import Candidate, matrices_of, role_by_kind
+from tiesurgeon.find.candidates import Candidate, matrices_of
+from tiesurgeon.find.roles import role_by_kind
 from tiesurgeon.find.values import equal_pairs
 from tiesurgeon.graph import Graph
 from tiesurgeon.names import Names

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from tiesurgeon.find.proposals import TRANSPOSED, Proposal
-from tiesurgeon.find.tables import says_position
+from tiesurgeon.find.proposals import Proposal
 from tiesurgeon.find.values import is_floating
 from tiesurgeon.names import Spot
+from tiesurgeon.naming import says_other_ids
+from tiesurgeon.orientation import TRANSPOSED
 
 _TABLE = re.compile(r"embed|(?:^|/)emb(?:$|[^a-z])|wte")
 _RECURRENT = re.compile(r"recurrent|lstm|gru|rnn|cell")
@@ -35,7 +36,7 @@ def _shape(spot: Spot) -> tuple[int, ...]:
 
 def _is_table(spot: Spot) -> bool:
     name = spot.variable.lower()
-    return len(_shape(spot)) == 2 and bool(_TABLE.search(name)) and not says_position(name)
+    return len(_shape(spot)) == 2 and bool(_TABLE.search(name)) and not says_other_ids(name)
 
 
 def _is_kernel(spot: Spot, named: Sequence[Spot]) -> bool:

@@ -5,30 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from tiesurgeon.find.alike import Twin, aliases, as_proposal, equal_twins, is_alias, kindred
 from tiesurgeon.find.bare import by_names
 from tiesurgeon.find.declared import declared
 from tiesurgeon.find.flow import Flow, unfold
-from tiesurgeon.find.projections import product_matrix, projections
-from tiesurgeon.find.proposals import (
-    TRANSPOSED,
-    Proposal,
-    Role,
-    between_tables,
-    mirrored,
-    to_outputs,
-)
-from tiesurgeon.find.tables import TABLES, tables, token_tables
-from tiesurgeon.find.values import (
-    Comparison,
-    Match,
-    Perm,
-    alike_pairs,
-    compare,
-    equal_pairs,
-    is_floating,
-)
-from tiesurgeon.graph import Graph, Storage
+from tiesurgeon.find.mirrors import by_sizes
+from tiesurgeon.find.projections import projections
+from tiesurgeon.find.proposals import Proposal, Role, between_tables, mirrored, to_outputs
+from tiesurgeon.find.tables import tables, token_tables
+from tiesurgeon.find.unconnected import by_classes_and_names
+from tiesurgeon.find.values import Comparison, Match, Perm, compare, is_floating
+from tiesurgeon.graph import Graph, Layer, Storage, View
 from tiesurgeon.names import Names, Spot
+from tiesurgeon.orientation import is_dotted
 
 _MATCHES: tuple[Match | None, ...] = ("equal", "declared", "close", "different", None)
 _ROLES: tuple[Role, ...] = (
@@ -64,7 +53,7 @@ def candidates(graph: Graph, *, values: bool = True) -> tuple[Candidate, ...]:
     """All pairs worth tying, best first; without `values` no weight is read."""
     flow = unfold(graph)
     spots = matrices_of(graph)
-    measured = [_measure(p, values=values) for p in _proposals(flow, spots)]
+    measured = [_measure(p, values=values) for p in _all_proposals(flow, spots)]
     if values:
         measured += _found_alike(flow, spots, measured)
     best: dict[frozenset[int], _Measured] = {}
@@ -80,22 +69,50 @@ def duplicates(graph: Graph) -> tuple[tuple[str, str], ...]:
     Floating matrices only, as they are or transposed, and none of which all numbers are one.
     """
     names = Names(graph)
-    found = _duplicates(matrices_of(graph))
+    found = equal_twins(matrices_of(graph))
     return tuple((names.short(pair.source), names.short(pair.target)) for pair in found)
 
 
 def matrices_of(graph: Graph) -> list[Spot]:
-    """Each variable of two dimensions or more once, where it is seen first."""
+    """Each variable of two dimensions or more once, where it is seen first and as it is stored.
+
+    PyTorch stores a matrix in either order: one that no layer sees as stored counts as well.
+    """
     found: dict[int, Spot] = {}
     for path, layer in graph.walk():
         for view in layer.views:
-            kept = view.variable.kind in ("weight", "buffer") and len(view.shape) >= 2
-            if kept and view.perm is None and is_floating(view):
-                found.setdefault(id(view.variable), Spot(path, layer, view))
+            if _could_be_shared(layer, view):
+                first = found.setdefault(id(view.variable), Spot(path, layer, view))
+                if view.perm is None and first.view is not None and first.view.perm is not None:
+                    found[id(view.variable)] = Spot(path, layer, view)
     return list(found.values())
 
 
+def _could_be_shared(layer: Layer, view: View) -> bool:
+    """True for floating matrices that a model multiplies by or looks up.
+
+    PyTorch keeps masks as buffers, one in each block: all equal, and nothing to tie.
+    """
+    kinds = ("weight",) if is_dotted(layer) else ("weight", "buffer")
+    is_mask = is_dotted(layer) and ("mask" in view.role or view.role == "bias")
+    is_matrix = len(view.shape) >= 2 and is_floating(view)
+    return is_matrix and view.variable.kind in kinds and not is_mask
+
+
+def _all_proposals(flow: Flow, spots: Sequence[Spot]) -> list[Proposal]:
+    """What the structure suggests, and what sits on one storage, be it suggested or not."""
+    suggested = _proposals(flow, spots)
+    by_pair = {_pair(proposal): proposal for proposal in reversed(suggested)}
+    shared = [
+        by_pair.get(_pair(twin)) or as_proposal(flow, twin, "both see the same bytes of the file")
+        for twin in aliases(spots)
+    ]
+    return [*shared, *(p for p in suggested if not is_alias(p.source, p.target, p.perm))]
+
+
 def _proposals(flow: Flow, spots: Sequence[Spot]) -> list[Proposal]:
+    if not flow.nodes and any(is_dotted(spot.layer) for spot in spots):
+        return [*by_classes_and_names(spots), *by_sizes(spots)]
     if not flow.nodes:
         return list(by_names(spots))
     tokens = [t for t in token_tables(flow, tables(flow)) if is_floating(t.view)]
@@ -107,7 +124,7 @@ def _proposals(flow: Flow, spots: Sequence[Spot]) -> list[Proposal]:
     return found
 
 
-def _pair(found: Proposal | _Duplicate) -> frozenset[int]:
+def _pair(found: Proposal | Twin) -> frozenset[int]:
     return frozenset((_identity(found.source), _identity(found.target)))
 
 
@@ -126,10 +143,10 @@ def _measure(proposal: Proposal, *, values: bool) -> _Measured:
     one, two = proposal.source.view, proposal.target.view
     if one is None or two is None:
         return _Measured(proposal, "declared")
+    if is_alias(proposal.source, proposal.target, proposal.perm):
+        return _Measured(proposal, "equal", Comparison("equal", 0.0, 1.0))
     if not values:
         return _Measured(proposal, None)
-    if one.variable.storage is two.variable.storage and proposal.perm is None:
-        return _Measured(proposal, "equal", Comparison("equal", 0.0, 1.0))
     comparison = compare(one, two, proposal.perm)
     return _Measured(proposal, comparison.match, comparison)
 
@@ -169,8 +186,10 @@ def _why_equal(found: _Measured) -> str:
     one, two = found.proposal.source, found.proposal.target
     if found.match != "equal":
         return ""
-    if _storage(one) is _storage(two):
-        return "; two variables on one storage, which look tied but are trained apart"
+    if is_alias(one, two, found.proposal.perm):
+        if one.layer.op or two.layer.op:
+            return "; two variables on one storage, which look tied but are trained apart"
+        return "; two names on one storage: whether they are one variable, the model's class says"
     if _is_twin(found.proposal):
         return "; Keras writes a layer that two nested models share twice into .h5 files"
     return ""
@@ -186,22 +205,6 @@ def _is_twin(proposal: Proposal) -> bool:
 # --- what values alone tell -------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Duplicate:
-    """Two variables of the same bits, as they are or transposed by `perm`."""
-
-    source: Spot
-    target: Spot
-    perm: Perm | None
-
-
-def _duplicates(spots: Sequence[Spot]) -> Iterator[_Duplicate]:
-    owners = sorted(spots, key=lambda spot: spot.layer.op not in TABLES)
-    views = [spot.view for spot in owners if spot.view is not None]
-    for first, second, perm in equal_pairs(views):
-        yield _Duplicate(owners[first], owners[second], perm)
-
-
 def _found_alike(
     flow: Flow, spots: Sequence[Spot], known: Sequence[_Measured]
 ) -> Iterator[_Measured]:
@@ -213,12 +216,13 @@ def _found_alike(
     pairs = {_pair(found.proposal) for found in known if found.match in ("equal", "close")}
     copies = {_identity(spot) for found in known for spot in found.proposal.copies}
     spots = [spot for spot in spots if _identity(spot) not in copies]
-    for duplicate in _duplicates(spots):
-        if joined.join(*_pair(duplicate)):
-            proposal = _equal_proposal(flow, duplicate)
+    for twin in equal_twins(spots):
+        if joined.join(*_pair(twin)):
+            turned = ", transposed" if twin.perm is not None else ""
+            proposal = as_proposal(flow, twin, f"the same numbers bit by bit{turned}")
             pairs.add(_pair(proposal))
             yield _Measured(proposal, "equal", Comparison("equal", 0.0, 1.0))
-    for proposal in _kindred(flow, spots):
+    for proposal in kindred(flow, spots):
         if _pair(proposal) not in pairs:
             measured = _measure(proposal, values=True)
             if measured.match == "close":
@@ -241,54 +245,3 @@ class _Joined:
         while self._roots.setdefault(at, at) != at:
             at = self._roots[at]
         return at
-
-
-def _equal_proposal(flow: Flow, found: _Duplicate) -> Proposal:
-    one, two = found.source, found.target
-    role = _role(flow, one, two, found.perm)
-    reason = "the same numbers bit by bit"
-    if found.perm is not None:
-        reason += ", transposed"
-    return Proposal(one, two, found.perm, role, reason)
-
-
-def _kindred(flow: Flow, spots: Sequence[Spot]) -> Iterator[Proposal]:
-    """Pairs of layers of one kind whose samples are alike."""
-    views = [spot.view for spot in spots if spot.view is not None]
-    for first, second, perm in alike_pairs(views):
-        one, two = spots[first], spots[second]
-        role = _role(flow, one, two, perm)
-        if role != "duplicate":
-            yield Proposal(one, two, perm, role, "nearly the same numbers, as after rounding")
-
-
-def _role(flow: Flow, one: Spot, two: Spot, perm: Perm | None) -> Role:
-    if _is_product(one) and _is_product(two) and perm == TRANSPOSED and _follows(flow, one, two):
-        return "dense-dense"
-    return role_by_kind(one, two, perm)
-
-
-def role_by_kind(one: Spot, two: Spot, perm: Perm | None) -> Role:
-    """The role that the classes of two layers tell, where no graph connects them."""
-    if one.layer.op in TABLES and two.layer.op in TABLES and perm is None:
-        return "embedding-embedding"
-    if perm is None and _is_convolution(one) and _is_convolution(two):
-        both = ("Transpose" in one.layer.op) == ("Transpose" in two.layer.op)
-        return "conv-conv" if both else "conv-convtranspose"
-    return "duplicate"
-
-
-def _is_product(spot: Spot) -> bool:
-    return product_matrix(spot.layer) is spot.view
-
-
-def _is_convolution(spot: Spot) -> bool:
-    op, view = spot.layer.op, spot.view
-    return op.startswith("Conv") and "LSTM" not in op and view is not None and view.role == "kernel"
-
-
-def _follows(flow: Flow, one: Spot, two: Spot) -> bool:
-    """True if the second layer is downstream of the first."""
-    ends = {node.index for node in flow.nodes if node.path == two.path}
-    starts = (node.index for node in flow.nodes if node.path == one.path)
-    return any(ends & flow.downstream(start) for start in starts)

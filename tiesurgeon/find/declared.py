@@ -1,7 +1,7 @@
 """Custom layers that say they use another layer's weights, as the well-known recipes do.
 
 `TiedEmbeddingsTransposed(tied_to=embedding)` and `DenseTied(units, tied_to=encoder)` hold
-a live layer, which no file can keep: it says so in their class or config at most.
+a live layer, which no file of Keras can keep: it says so in their class or config at most.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import Any
 
 from tiesurgeon.find.flow import Flow, Node
 from tiesurgeon.find.projections import Projection
-from tiesurgeon.find.proposals import TRANSPOSED, Proposal, Role
+from tiesurgeon.find.proposals import Proposal, Role
 from tiesurgeon.find.tables import Table
 from tiesurgeon.graph import Layer
 from tiesurgeon.names import Spot
+from tiesurgeon.orientation import TRANSPOSED, is_dotted
 
 # Not the built-in Conv2DTranspose and Transpose.
 _SAYS_TIED = re.compile(r"tied|tying|transposed|embeddings?_?transpose$|shared_?weight")
@@ -38,7 +39,7 @@ def declared(
     seen: set[str] = set()
     for node in flow.nodes:
         named = _named_layer(node.layer)
-        if node.path in seen or node.layer.op in _BUILT_IN:
+        if node.path in seen or node.layer.op in _BUILT_IN or is_dotted(node.layer):
             continue
         if named is None and not _SAYS_TIED.search(node.layer.op.lower()):
             continue

@@ -9,6 +9,7 @@ from typing import Any
 from tiesurgeon.errors import UnreadableFile
 from tiesurgeon.graph import Call, Graph, Layer, Value, values_in
 from tiesurgeon.names import TRANSPARENT
+from tiesurgeon.orientation import is_dotted
 
 # A config may nest models that call each other twice, thirty deep.
 _MOST_NODES = 200_000
@@ -109,7 +110,7 @@ def unfold(graph: Graph) -> Flow:
 def _expand(flow: Flow, graph: Graph, prefix: str, bound: Bound) -> list[Ends]:
     """Adds the calls of one level; `bound` says where its inputs come from, if known."""
     calls, outputs = graph.calls, list(values_in(graph.outputs))
-    if not calls and graph.op == "Sequential":
+    if not calls and graph.op == "Sequential" and not any(map(is_dotted, graph.layers)):
         calls, outputs = _chained(graph, bound)
     used = _outputs_used(calls, outputs)
     for call in calls:
@@ -151,7 +152,14 @@ def _use(flow: Flow, layer: Layer, path: str, call: Call, fed: list[Ends]) -> li
         bound = dict(zip(starts, fed, strict=True))
     else:  # inputs by name, some of them optional: each may come from any
         bound = dict.fromkeys(starts, every) if every else {}
-    return _expand(flow, layer.body, f"{path}/", bound) or [every]
+    results = _expand(flow, layer.body, f"{path}/", bound) or [every]
+    return _either(results) if layer.op == "If" else results
+
+
+def _either(results: list[Ends]) -> list[Ends]:
+    """The outputs of an ONNX If: those of one branch or, in the same order, the other's."""
+    half = len(results) // 2
+    return [one + other for one, other in zip(results[:half], results[half:], strict=True)]
 
 
 def _outputs_used(calls: Sequence[Call], outputs: Sequence[Value]) -> Mapping[str, int]:
@@ -164,7 +172,8 @@ def _outputs_used(calls: Sequence[Call], outputs: Sequence[Value]) -> Mapping[st
 # Only the first tensor these take is the stream; the others are states, keys and values.
 _SIDED = frozenset(
     "LSTM GRU SimpleRNN RNN Bidirectional ConvLSTM1D ConvLSTM2D ConvLSTM3D "
-    "MultiHeadAttention GroupQueryAttention Attention AdditiveAttention".split()
+    "MultiHeadAttention GroupQueryAttention Attention AdditiveAttention "
+    "MultiheadAttention ScaledDotProductAttention".split()
 )
 
 

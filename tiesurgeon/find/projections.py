@@ -2,60 +2,58 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from tiesurgeon.find.flow import Flow, Node
 from tiesurgeon.find.tables import SUMS
-from tiesurgeon.graph import Layer, View
+from tiesurgeon.graph import View
 from tiesurgeon.names import Spot
+from tiesurgeon.orientation import Product, product_matrix
 
 # These change a value, its shape or nothing, but mix no columns of a projection. Merges and
-# `keras.ops` nodes of the same name are alike here.
+# `keras.ops` nodes of the same name are alike here, and so are the classes of PyTorch.
 PASSES = frozenset(
     "Activation Softmax LogSoftmax ReLU LeakyReLU PReLU ELU Relu Relu6 LeakyRelu Elu Selu Gelu "
     "Silu Sigmoid LogSigmoid HardSigmoid Tanh HardTanh Softplus Softsign Exp Log "
     "Dropout SpatialDropout1D AlphaDropout GaussianNoise GaussianDropout "
     "ActivityRegularization Masking Identity Lambda Rescaling Cast StopGradient "
+    "GELU SiLU CELU SELU Mish Hardtanh Hardsigmoid Hardswish ReLU6 LogSigmoid Softmin Threshold "
+    "Dropout1d Dropout2d FeatureAlphaDropout "
     "Reshape Flatten Permute Transpose Swapaxes Squeeze ExpandDims RepeatVector GetItem "
+    "Mul Sub Div DequantizeLinear QuantizeLinear "
+    "Unflatten Unsqueeze View Expand Slice Select Clone Contiguous Detach "
     "Add Subtract Multiply Divide TrueDivide Maximum Minimum Clip Where Negative NanToNum".split()
 )
-_LAST_AXIS = re.compile(r"^(\.\.\.|[a-z]*)([a-z]),\2([a-z])->\1\3$")
 
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """A matrix of shape (in, out) that something is multiplied by, with its uses."""
+    """A matrix that something is multiplied by, with its uses."""
 
     spot: Spot
-    view: View
+    product: Product
     uses: tuple[Node, ...]
+
+    @property
+    def view(self) -> View:
+        """The matrix as its layer sees it."""
+        return self.product.view
 
 
 def projections(flow: Flow) -> list[Projection]:
-    """Every Dense matrix once, in order of first use."""
-    found: dict[int, list[tuple[Node, View]]] = {}
+    """Every matrix of a Dense or Linear once, in order of first use."""
+    found: dict[int, list[tuple[Node, Product]]] = {}
     for node in flow.nodes:
-        view = product_matrix(node.layer)
-        if view is not None:
-            found.setdefault(id(view.variable), []).append((node, view))
-    return [
-        Projection(Spot(uses[0][0].path, uses[0][0].layer, uses[0][1]), uses[0][1], nodes)
-        for uses in found.values()
-        for nodes in [tuple(node for node, _ in uses)]
-    ]
+        product = product_matrix(node.layer)
+        if product is not None:
+            found.setdefault(id(product.view.variable), []).append((node, product))
+    return [_projection(uses) for uses in found.values()]
 
 
-def product_matrix(layer: Layer) -> View | None:
-    """The (in, out) matrix of a Dense or of an EinsumDense that is one."""
-    if layer.op == "EinsumDense":
-        equation = str(layer.config.get("equation", "")).replace(" ", "")
-        if not _LAST_AXIS.match(equation):
-            return None
-    elif layer.op != "Dense":
-        return None
-    view = layer.view("kernel")
-    return view if view is not None and len(view.shape) == 2 else None
+def _projection(uses: list[tuple[Node, Product]]) -> Projection:
+    node, product = uses[0]
+    spot = Spot(node.path, node.layer, product.view)
+    return Projection(spot, product, tuple(node for node, _ in uses))
 
 
 def reaches_output(flow: Flow, node: Node) -> bool:
@@ -93,4 +91,6 @@ def fed_by_input(flow: Flow, node: Node) -> Node | None:
     return None
 
 
-_RESCALES = frozenset({"Normalization", "BatchNormalization", "LayerNormalization"})
+_RESCALES = frozenset(
+    {"Normalization", "BatchNormalization", "LayerNormalization", "BatchNorm1d", "LayerNorm"}
+)

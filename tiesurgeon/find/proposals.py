@@ -21,9 +21,8 @@ Role = Literal[
     "conv-convtranspose",
     "duplicate",
 ]
-TRANSPOSED: Perm = (1, 0)
 # Beyond, tables of one shape are categories of one size, not one vocabulary.
-_MOST_VOCABULARIES = 3
+MOST_VOCABULARIES = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,21 +51,23 @@ def to_outputs(
     for table in tokens:
         ways = [flow.distances(lookup.index) for lookup in table.lookups]
         for output in outputs:
-            if output.view.shape != table.view.shape[::-1]:
+            product = output.product
+            if (product.gives, product.takes) != table.view.shape:
                 continue
             if output.view.variable is table.view.variable:
                 continue  # tied already
             found = [way[use.index] for way in ways for use in output.uses if use.index in way]
             if found:
-                reason = _output_reason(flow, table, tokens)
+                reason = _output_reason(flow, table, output, tokens)
                 spots = table.spot, output.spot
-                yield Proposal(*spots, TRANSPOSED, "embedding-output", reason, min(found))
+                yield Proposal(*spots, product.to_table, "embedding-output", reason, min(found))
 
 
-def _output_reason(flow: Flow, table: Table, tokens: Sequence[Table]) -> str:
+def _output_reason(flow: Flow, table: Table, output: Projection, tokens: Sequence[Table]) -> str:
     rows, width = table.view.shape
+    line = "row" if output.product.out_axis == 0 else "column"
     reason = f"what {table.spot.layer.name} looks up flows into this output layer, which has "
-    reason += f"one column for each of its {rows:,} rows"
+    reason += f"one {line} for each of its {rows:,} rows"
     if rows == width:
         reason += "; the matrix is square, so only its place in the graph says which way round"
     twins = [o for o in tokens if o is not table and o.view.shape == table.view.shape]
@@ -81,7 +82,7 @@ def between_tables(flow: Flow, tokens: Sequence[Table]) -> Iterator[Proposal]:
     for table in tokens:
         by_shape.setdefault(table.view.shape, []).append(table)
     for shape, group in by_shape.items():
-        if len(group) > _MOST_VOCABULARIES:
+        if len(group) > MOST_VOCABULARIES:
             continue
         for place, one in enumerate(group):
             for other in group[place + 1 :]:
@@ -100,7 +101,7 @@ def mirrored(flow: Flow, products: Sequence[Projection]) -> Iterator[Proposal]:
     mates: set[int] = set()
     within: list[frozenset[int]] = []  # for each outermost pair: what lies between
     for one in products:
-        wide, narrow = one.view.shape
+        wide, narrow = one.product.takes, one.product.gives
         if wide == narrow or id(one) in mates:
             continue
         after = flow.downstream(start[id(one)])
@@ -108,7 +109,7 @@ def mirrored(flow: Flow, products: Sequence[Projection]) -> Iterator[Proposal]:
             other
             for other in products
             if start[id(other)] in after
-            and other.view.shape == (narrow, wide)
+            and (other.product.takes, other.product.gives) == (narrow, wide)
             and id(other) not in mates
             and other.view.variable is not one.view.variable
         ]
@@ -121,7 +122,8 @@ def mirrored(flow: Flow, products: Sequence[Projection]) -> Iterator[Proposal]:
         if mate is not None:
             mates.update((id(one), id(mate)))
             reason = _mirror_reason(one, mate)
-            yield Proposal(one.spot, mate.spot, TRANSPOSED, "dense-dense", reason)
+            perm = one.product.to_mirror(mate.product)
+            yield Proposal(one.spot, mate.spot, perm, "dense-dense", reason)
 
 
 def _inside(one: int, other: int, within: Sequence[frozenset[int]]) -> bool:
@@ -135,7 +137,7 @@ def _frames(flow: Flow, one: Projection, other: Projection) -> bool:
 
 
 def _mirror_reason(one: Projection, other: Projection) -> str:
-    wide, narrow = one.view.shape
+    wide, narrow = one.product.takes, one.product.gives
     return (
         f"{one.spot.layer.name} turns {wide:,} numbers into {narrow:,}, and "
         f"{other.spot.layer.name} later turns {narrow:,} into {wide:,} again, as in an autoencoder"

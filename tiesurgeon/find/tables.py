@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tiesurgeon.find.flow import Flow, Node
 from tiesurgeon.graph import View
 from tiesurgeon.names import Spot
-
-TABLES = frozenset({"Embedding", "ReversibleEmbedding"})
-
-# "pos" must stand alone or begin "position", so that "compose" and "positive" are no positions.
-# "wpe" is GPT-2's name for its position table.
-_POSITION = re.compile(
-    r"(?:^|[^a-z])(?:wpe|pos(?:n|emb)?(?:$|[^a-z])|position)|positions?(?:$|[^a-z])"
-)
-_SEGMENT = re.compile(r"segment|token_?type|sentence_?type")
-_TOKEN = re.compile(r"token|word|char|vocab|subword|input_ids")
+from tiesurgeon.naming import says_other_ids, says_position, says_segment, says_token
+from tiesurgeon.orientation import table_matrix
 
 # What these make of ids does not depend on which ids they are.
 _MAKES_POSITIONS = frozenset(
-    "Arange Range Cumsum OnesLike ZerosLike Ones Zeros Full FullLike Shape Size Linspace".split()
+    "Arange Range Cumsum OnesLike ZerosLike Ones Zeros Full FullLike Shape Size Linspace "
+    "CumSum ConstantOfShape NonZero".split()
 )
 
 # Between a lookup and the sum that it goes into.
 _BEFORE_SUM = frozenset(
-    "Dropout SpatialDropout1D GaussianNoise GaussianDropout LayerNormalization RMSNormalization "
+    "Dropout SpatialDropout1D GaussianNoise GaussianDropout "
+    "LayerNormalization RMSNormalization LayerNorm RMSNorm "
     "Activation Masking Reshape Cast Rescaling Multiply Identity ActivityRegularization "
-    "ExpandDims BroadcastTo StopGradient".split()
+    "ExpandDims BroadcastTo StopGradient Mul Unsqueeze DequantizeLinear".split()
 )
 SUMS = frozenset({"Add"})
 
@@ -47,8 +40,8 @@ def tables(flow: Flow) -> list[Table]:
     """Every embedding table once, in order of first use."""
     found: dict[int, list[tuple[Node, View]]] = {}
     for node in flow.nodes:
-        view = node.layer.view("embeddings") if node.layer.op in TABLES else None
-        if view is not None and view.perm is None and len(view.shape) == 2:
+        view = table_matrix(node.layer)
+        if view is not None:
             found.setdefault(id(view.variable), []).append((node, view))
     return [
         Table(Spot(uses[0][0].path, uses[0][0].layer, uses[0][1]), uses[0][1], nodes)
@@ -77,13 +70,9 @@ def _added(flow: Flow, table: Table, among: list[Table]) -> Iterator[Table]:
     return (other for other in among if other is not table and added(flow, table, other))
 
 
-def says_position(name: str) -> bool:
-    """True if a name says that it is about positions or segments."""
-    return bool(_POSITION.search(name.lower()) or _SEGMENT.search(name.lower()))
-
-
 def _by_ids(flow: Flow, table: Table) -> bool:
-    if says_position("/".join(table.spot.path.split("/")[-2:])):
+    separator = table.spot.layer.separator
+    if says_other_ids(separator.join(table.spot.path.split(separator)[-2:])):
         return False
     return any(_reads_ids(flow, node) is not None for node in table.lookups)
 
@@ -95,10 +84,10 @@ def _reads_ids(flow: Flow, lookup: Node) -> int | None:
         at, steps = pending.pop(0)
         node = flow.nodes[at]
         called = f"{node.layer.op} {node.layer.name}".lower()
-        if node.layer.op in _MAKES_POSITIONS or _POSITION.search(called):
+        if node.layer.op in _MAKES_POSITIONS or says_position(called):
             continue
         if node.layer.op == "InputLayer":
-            if not _SEGMENT.search(called):
+            if not says_segment(called):
                 return steps
             continue
         before = [other for other in node.before if other not in seen]
@@ -116,7 +105,7 @@ def _tokenness(flow: Flow, table: Table) -> tuple[int, int, bool]:
     steps = [s for node in table.lookups for s in [_reads_ids(flow, node)] if s is not None]
     inputs = (flow.nodes[at].layer.name for node in table.lookups for at in node.before)
     called = " ".join([table.spot.path, *inputs]).lower()
-    return table.view.shape[0], -min(steps, default=99), bool(_TOKEN.search(called))
+    return table.view.shape[0], -min(steps, default=99), says_token(called)
 
 
 def _sums(flow: Flow, lookup: Node) -> set[int]:

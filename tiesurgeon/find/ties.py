@@ -7,7 +7,7 @@ from typing import Literal
 
 from tiesurgeon.find.flow import Flow, unfold
 from tiesurgeon.find.values import Perm
-from tiesurgeon.graph import Graph
+from tiesurgeon.graph import Graph, View
 from tiesurgeon.names import Spot
 
 
@@ -36,7 +36,9 @@ def ties(graph: Graph) -> tuple[Tie, ...]:
         for view in layer.views:
             spot = Spot(path, layer, view)
             holders.setdefault(id(view.variable), []).append(spot)
-            storages.setdefault(id(view.variable.storage), {}).setdefault(id(view.variable), spot)
+            if _could_train(view):
+                sharing = storages.setdefault(id(view.variable.storage), {})
+                sharing.setdefault(id(view.variable), spot)
     found: list[Tie] = []
     for variable, spots in holders.items():
         count = max(uses.get(variable, 0), len(spots))
@@ -48,6 +50,11 @@ def ties(graph: Graph) -> tuple[Tie, ...]:
         first, *others = variables.values()
         found += [Tie(first.variable, o.variable, _relative(first, o), "alias", 1) for o in others]
     return tuple(found)
+
+
+def _could_train(view: View) -> bool:
+    """True for what an alias means something for: no counters and moments of an optimizer."""
+    return view.variable.kind in ("weight", "buffer") and len(view.shape) > 0
 
 
 def _uses(flow: Flow) -> dict[int, int]:

@@ -13,7 +13,9 @@ from rich.text import Text
 from tiesurgeon.find import Candidate, Tie
 from tiesurgeon.fit import METHODS
 from tiesurgeon.formats import FORMATS
+from tiesurgeon.graph import Graph
 from tiesurgeon.inspection import Inspection, Inspections
+from tiesurgeon.orientation import is_dotted
 from tiesurgeon.report.layers import layer_table, plain
 
 _MOST_CANDIDATES = 12
@@ -96,25 +98,34 @@ def _header(console: Console, found: Inspection) -> None:
 def _ties(console: Console, found: Inspection) -> None:
     _title(console, "Already tied")
     ties = [tie for tie in found.ties if tie.kind == "tie"]
-    for line in _tie_lines(ties):
+    separator = next((layer.separator for layer in found.graph.layers), "/")
+    for line in _tie_lines(ties, separator):
         console.print(line, style="green")
     if not ties:
         console.print("  nothing")
     aliases = [tie for tie in found.ties if tie.kind == "alias"]
     for tie in aliases:
-        console.print(
-            f"  {_marked(tie.target)} and {_marked(tie.source)} sit on one storage but are two "
-            "variables: they look tied and are trained apart",
-            style="yellow",
-        )
+        both = f"{_marked(tie.target)} and {_marked(tie.source)}"
+        console.print(f"  {both} {_alias_words(found.graph)}", style="yellow")
 
 
-def _tie_lines(ties: Sequence[Tie]) -> Iterator[str]:
+def _alias_words(graph: Graph) -> str:
+    if _is_bare(graph):
+        return "are stored once: they are tied if the class that loads them ties them"
+    return "sit on one storage but are two variables: they look tied and are trained apart"
+
+
+def _is_bare(graph: Graph) -> bool:
+    """True for weights of which the file says no class: a state dict, safetensors."""
+    return not any(layer.op for layer in graph.layers)
+
+
+def _tie_lines(ties: Sequence[Tie], separator: str) -> Iterator[str]:
     """One line a layer that is called several times, one a pair of layers."""
     called: dict[tuple[str, int], list[str]] = {}
     for tie in ties:
         if tie.source == tie.target:
-            layer, _, role = tie.source.rpartition("/")
+            layer, _, role = tie.source.rpartition(separator)
             called.setdefault((layer, tie.uses), []).append(role)
         else:
             turned = ", transposed" if tie.perm else ""
@@ -169,9 +180,9 @@ def _distances(candidate: Candidate) -> Iterator[str]:
 
 
 def _next(console: Console, found: Inspection) -> None:
-    if not found.candidates or not (found.graph.calls or found.graph.op == "Sequential"):
+    best = next((c for c in found.candidates if _changes_something(found.graph, c)), None)
+    if best is None or not _can_be_changed(found.graph):
         return
-    best = found.candidates[0]
     _title(console, "Next")
     command = f"tiesurgeon tie {shlex.quote(str(found.path))}"
     pair = f" --pair {shlex.quote(best.source)} {shlex.quote(best.target)}"
@@ -189,6 +200,17 @@ def _next(console: Console, found: Inspection) -> None:
         return
     console.print(Padding(_caution(best), (0, 0, 0, 2)))
     _command(console, f"{command}{pair} --method mean")
+
+
+def _can_be_changed(graph: Graph) -> bool:
+    """True unless it is Keras' weights alone: a Keras file needs its graph, PyTorch's do not."""
+    return bool(graph.calls) or graph.op == "Sequential" or any(map(is_dotted, graph.layers))
+
+
+def _changes_something(graph: Graph, candidate: Candidate) -> bool:
+    """False for two names of a state dict that are stored once: no file can say more."""
+    is_stored_once = candidate.match == "equal" and not candidate.saves_bytes
+    return not (is_stored_once and _is_bare(graph))
 
 
 def _caution(best: Candidate) -> str:
