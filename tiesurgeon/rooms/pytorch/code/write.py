@@ -7,7 +7,7 @@ from pathlib import Path
 from tiesurgeon.graph import Graph, Storage
 from tiesurgeon.rooms.pytorch.code.modules import ownership
 from tiesurgeon.rooms.pytorch.code.source import model_source
-from tiesurgeon.rooms.pytorch.safetensors_file import save
+from tiesurgeon.rooms.pytorch.safetensors.write import save
 
 
 def write(graph: Graph, folder: Path, *, source: str, version: str) -> None:

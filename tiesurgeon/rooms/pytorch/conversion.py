@@ -1,0 +1,70 @@
+"""From one PyTorch format to another: the same tensors under the same names, the same ties."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tiesurgeon.errors import UnsupportedFormat
+from tiesurgeon.graph import Graph, Layer
+from tiesurgeon.outcome import Proof, Result
+from tiesurgeon.rooms.pytorch.check import check_written
+from tiesurgeon.rooms.pytorch.model import TorchModel
+
+
+def to_safetensors(
+    model: TorchModel, path: Path, provenance: Mapping[str, Any], *, full: bool
+) -> Result:
+    """Writes the weights and buffers as one `.safetensors` file."""
+    from tiesurgeon.rooms.pytorch.safetensors import without_transposes, write_safetensors
+
+    graph, words = without_transposes(_weights(model))
+    write_safetensors(path, graph, provenance)
+    result = _proved(model, graph, path, "safetensors", full=full)
+    return replace(result, warnings=(*words, *result.warnings))
+
+
+def to_state_dict(
+    model: TorchModel, path: Path, provenance: Mapping[str, Any], *, full: bool
+) -> Result:
+    """Writes the weights and buffers as a `.pt` file that holds nothing else."""
+    from tiesurgeon.rooms.pytorch.state_dicts import write_state_dict
+
+    graph = _weights(model)
+    write_state_dict(path, graph, provenance)
+    return _proved(model, graph, path, "torch-state-dict", full=full)
+
+
+def to_export(
+    model: TorchModel, path: Path, provenance: Mapping[str, Any], *, full: bool
+) -> Result:
+    """Lets PyTorch trace the model and writes the program, each tied parameter once."""
+    from tiesurgeon.rooms.pytorch.export import export
+
+    if model.format == "torch-export":
+        raise UnsupportedFormat(f"{model.path}: is an exported program already")
+    return export(model.found, model.path, path, model.permissions, provenance, full=full)
+
+
+def _proved(model: TorchModel, graph: Graph, path: Path, format: str, *, full: bool) -> Result:
+    check_written(graph, path, format)
+    if not full:
+        return Result(Proof(reread=True))
+    from tiesurgeon.rooms.pytorch.run import judge_weights
+
+    return judge_weights(graph, path)
+
+
+def _weights(model: TorchModel) -> Graph:
+    """The graph without what only trains it; UnsupportedFormat if nothing is left."""
+    layers = tuple(kept for layer in model.graph.layers if (kept := _trained(layer)).views)
+    if not layers:
+        raise UnsupportedFormat(f"{model.path}: holds no weights")
+    return replace(model.graph, layers=layers, calls=(), inputs=(), outputs=())
+
+
+def _trained(layer: Layer) -> Layer:
+    views = tuple(view for view in layer.views if view.variable.kind in ("weight", "buffer"))
+    return replace(layer, views=views)
