@@ -115,8 +115,8 @@ held-out targets, the commonest one, or their mean.
 does not count) and `trained_on` (a number of rows). So the figures can be measured again with
 any version of Python, without the text: `python make.py --measure`.
 
-`torch_lm.pt` is a whole pickled module. To load it, have this folder on the Python path, so that
-`torch_lm.CharLM` is found, and pass `weights_only=False` to `torch.load`.
+`torch_lm.pt` and `torch_lm_equal.pt` are whole pickled modules. To load them, have this folder on
+the Python path, so that `torch_lm.CharLM` is found, and pass `weights_only=False` to `torch.load`.
 `keras2_lm.h5` needs `tf_keras`; stock Keras 3 refuses it.
 
 ## Making them again
@@ -244,6 +244,14 @@ SAMPLES = {
         (tasks.perplexity,),
         ("torch_lm.pt",),
         "character LM, untied, a pickled module: nn.Embedding, nn.LSTM, nn.Linear",
+        WINDOWS,
+    ),
+    "torch_lm_equal": Sample(
+        "torch_models",
+        tasks.next_characters,
+        (tasks.perplexity,),
+        ("torch_lm_equal.pt",),
+        "the same, trained tied, its one matrix stored twice",
         WINDOWS,
     ),
 }

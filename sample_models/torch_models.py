@@ -1,4 +1,4 @@
-"""The sample model in PyTorch: how it is trained, and how to use a saved one."""
+"""The sample models in PyTorch: how they are trained, and how to use a saved one."""
 
 from pathlib import Path
 from typing import cast
@@ -18,7 +18,23 @@ def start() -> None:
 
 def torch_lm(train: Examples) -> CharLM:
     """The plain case: `embed.weight` and `decoder.weight` have one shape and nothing in common."""
+    return _trained(CharLM(len(CHARACTERS), width=64), train)
+
+
+def torch_lm_equal(train: Examples) -> CharLM:
+    """Trained with one matrix, which then became two Parameters of equal numbers.
+
+    That happens where weights are loaded into a class that does not tie them.
+    """
     model = CharLM(len(CHARACTERS), width=64)
+    torch.nn.init.normal_(model.embed.weight, std=0.1)  # as an output layer wants to start
+    model.decoder.weight = model.embed.weight
+    model = _trained(model, train)
+    model.decoder.weight = torch.nn.Parameter(model.embed.weight.detach().clone())
+    return model
+
+
+def _trained(model: CharLM, train: Examples) -> CharLM:
     adam = torch.optim.Adam(model.parameters(), 3e-3)
     tokens = torch.from_numpy(train.inputs["tokens"]).long()
     targets = torch.from_numpy(train.targets).long()
