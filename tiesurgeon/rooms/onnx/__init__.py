@@ -1,0 +1,1 @@
+"""ONNX models: read without ONNX Runtime, changed in place of their protobuf, run to prove it."""
