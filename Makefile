@@ -37,7 +37,8 @@ lint: $(VENV)/test.stamp
 		|| exit 1; done
 
 benchmark: $(VENV)/test.stamp
-	@for script in help_speed inspect_vs_keras convert_imports; do \
+	@for script in help_speed inspect_vs_keras convert_imports \
+		torch_inspect torch_tie torch_duplicates; do \
 		$(BIN)/python benchmarks/$$script.py || exit 1; echo; done
 
 clean:
