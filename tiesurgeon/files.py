@@ -20,6 +20,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def writing(path: Path, *, force: bool = False, inputs: Sequence[Path] = ()) -> Iterator[Path]:
     """Gives a temporary path of the same name to write a file to; renames it to `path` at the end.
 
+    What is written beside it under a longer name (`model.onnx.data`) comes along, first.
     Whatever is raised inside, KeyboardInterrupt included, leaves neither the temporary file nor
     a changed `path`. `inputs` are the files that must never be the output. OutputRefused where
     `path` exists and `force` is not given, is a folder or an input, or cannot be written.
@@ -30,6 +31,7 @@ def writing(path: Path, *, force: bool = False, inputs: Sequence[Path] = ()) -> 
     with _beside(path) as temporary:
         yield temporary
         refuse_output(path, force=force, inputs=inputs)  # it may have come while we worked
+        _move_beside(temporary, path, force=force, inputs=inputs)
         temporary.replace(path)
 
 
@@ -71,17 +73,33 @@ def tied_output(model: Path) -> Path:
     return folder / f"{stem}.tied{suffix}"
 
 
+def untied_output(model: Path) -> Path:
+    """Where `untie` writes without -o: `model.h5` gives `model.untied.h5`, beside it."""
+    folder, stem, suffix = _split(model)
+    return folder / f"{stem}.untied{suffix}"
+
+
+_SUFFIXES = {
+    "keras": ".keras",
+    "h5": ".h5",
+    "pt2": ".pt2",
+    "safetensors": ".safetensors",
+    "state-dict": ".state_dict.pt",
+    "onnx": ".onnx",
+}
+
+
 def converted_output(model: Path, to: str) -> Path:
     """Where `convert` writes without -o: the folder `model_torch`, or `model.keras`, `model.h5`.
 
     A name that would be the input's own becomes `model.converted.h5`.
     """
     folder, stem, suffix = _split(model)
-    if to not in ("keras", "h5"):
+    if to not in _SUFFIXES:
         return folder / f"{stem}_{to}"
-    if suffix == f".{to}":
+    if suffix == _SUFFIXES[to]:
         stem += ".converted"
-    return folder / f"{stem}.{to}"
+    return folder / f"{stem}{_SUFFIXES[to]}"
 
 
 def _split(model: Path) -> tuple[Path, str, str]:
@@ -101,6 +119,15 @@ def _same(path: Path, other: Path) -> bool:
         return path.samefile(other)
     except OSError:  # one of them does not exist
         return False
+
+
+def _move_beside(temporary: Path, path: Path, *, force: bool, inputs: Sequence[Path]) -> None:
+    """Moves the files that belong to `temporary`; none of them if one may not be written."""
+    more = sorted(set(temporary.parent.iterdir()) - {temporary})
+    for file in more:
+        refuse_output(path.with_name(file.name), force=force, inputs=inputs)
+    for file in more:
+        file.replace(path.with_name(file.name))
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def inspect(path: Path | str, *, values: bool = True, config: Path | None = None
     storages = {id(variable.storage): variable.storage for variable in held}
     return Inspection(
         path,
-        kind.name,
+        found.format or kind.name,
         found.writer,
         graph,
         ties(graph),
@@ -73,7 +73,7 @@ def inspect(path: Path | str, *, values: bool = True, config: Path | None = None
         sum(variable.storage.size for variable in held),
         sum(variable.storage.nbytes for variable in held),
         sum(storage.nbytes for storage in storages.values()),
-        (*found.notes, *_warnings(graph)),
+        found.notes,
         values,
     )
 
@@ -100,13 +100,3 @@ def _stems(files: Sequence[Inspection]) -> list[str]:
     if len(set(stems)) == len(stems):
         return stems
     return [str(found.path) for found in files]
-
-
-def _warnings(graph: Graph) -> list[str]:
-    if graph.calls or graph.op == "Sequential":
-        return []
-    if not graph.op:
-        guessed = "the file holds no graph, so roles are guessed from names and shapes"
-        return [f"weights only: {guessed}; give the architecture, if you have it, as --config"]
-    reason = f"{graph.op} is a subclassed model: its graph is Python code and not in the file"
-    return [f"{reason}, so roles are guessed from names and shapes, and it cannot be changed"]

@@ -49,6 +49,7 @@ class Names:
         self._full: dict[str, Spot] = {}  # by any full name, a wrapper's part left out or not
         self._tails: dict[str, list[Spot]] = {}
         self._names: dict[str, list[str]] = {}  # canonical full name -> every name for it
+        self._variables: dict[str, Spot] = {}  # by what the file calls the variable itself
         self._is_dotted = any(layer.separator == "." for layer in graph.layers)
         for layer in graph.layers:
             self._enter(layer, layer.name, [layer.name])
@@ -72,6 +73,8 @@ class Names:
 
     def _add(self, spot: Spot, path: str, forms: list[str]) -> None:
         self._spots[path] = spot
+        if spot.view is not None:
+            self._variables.setdefault(spot.view.variable.name, spot)
         separator = spot.layer.separator
         tails = dict.fromkeys(tail for form in forms for tail in _tails(form, separator))
         self._names[path] = list(tails)
@@ -90,6 +93,8 @@ class Names:
 
     def _unique(self, text: str) -> Spot:
         found = self._tails.get(text, [])
+        if not found and text in self._variables:  # an initializer: its first use
+            return self._variables[text]
         if not found:
             raise UnknownName(self._unknown(text))
         if len({_identity(spot) for spot in found}) > 1:

@@ -23,6 +23,15 @@ class Proof:
 
 
 @dataclass(frozen=True)
+class Result:
+    """How the writing of one file went."""
+
+    proof: Proof
+    warnings: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class MadeTie:
     """`target` now is `source`, transposed by `perm` (None: as it is)."""
 
@@ -34,7 +43,11 @@ class MadeTie:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of `tie` or `convert`. `lines` are for people, `warnings` for everybody."""
+    """The result of `tie`, `untie` or `convert`.
+
+    `ties` are those that were made, or that a converted or untied output still has; `untied`
+    are the names that got weights of their own. `lines` are for people, `warnings` for everybody.
+    """
 
     input: Path
     output: Path | None
@@ -45,3 +58,4 @@ class Outcome:
     proof: Proof
     warnings: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
+    untied: tuple[str, ...] = ()

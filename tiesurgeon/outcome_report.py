@@ -1,11 +1,11 @@
-"""What `tie` and `convert` did, as text and as the JSON document that scripts read."""
+"""What `tie`, `untie` and `convert` did, as text and as the JSON document that scripts read."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 
-from tiesurgeon.outcome import Outcome, Proof
+from tiesurgeon.outcome import Outcome
 
 SCHEMA = 1
 
@@ -27,6 +27,7 @@ def as_json(outcome: Outcome) -> str:
             }
             for tie in outcome.ties
         ],
+        "untied": list(outcome.untied),
         "parameters": dict(zip(("before", "after"), outcome.parameters, strict=True)),
         "bytes": dict(zip(("before", "after"), outcome.bytes, strict=True)),
         "proof": {
@@ -49,13 +50,15 @@ def _lines(outcome: Outcome) -> Iterator[str]:
     for tie in outcome.ties:
         transposed = "" if tie.perm is None else "  (transposed)"
         yield f"tie         {tie.target} <- {tie.source}{transposed}"
+    for name in outcome.untied:
+        yield f"untied      {name}"
     yield from outcome.lines
     if outcome.output is None:
         yield "no file was written"
     yield f"parameters  {_change(*outcome.parameters)}"
     yield f"bytes       {_change(*outcome.bytes)}"
     if outcome.output is not None:
-        yield from _proof_lines(outcome.proof, tied=bool(outcome.ties))
+        yield from _proof_lines(outcome)
         yield f"wrote       {outcome.output}"
 
 
@@ -65,8 +68,11 @@ def _change(before: int, after: int) -> str:
     return f"{before:,} -> {after:,}  ({(after - before) / max(before, 1):+.1%})"
 
 
-def _proof_lines(proof: Proof, *, tied: bool) -> Iterator[str]:
+def _proof_lines(outcome: Outcome) -> Iterator[str]:
+    proof, tied = outcome.proof, bool(outcome.ties) and not outcome.untied
     reread = "each tie is one variable" if tied else "all weights are as they should be"
+    if outcome.untied:
+        reread = "each of these names has weights of its own"
     apart = proof.max_abs_diff
     checks = [
         ("read back", proof.reread, reread),

@@ -15,10 +15,13 @@ _TIMEOUT = 3600  # seconds
 _MARK = "PROOF"
 
 
-def ask(script: Path, spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def ask(
+    script: Path, spec: Mapping[str, Any], folder: Path, *, what: str = "what was written"
+) -> dict[str, Any]:
     """Runs `script` on a spec in an isolated interpreter; returns the document it prints.
 
-    Raises ProofFailed with the script's last word where it ends without one.
+    Raises ProofFailed with the script's last word, which is also its cause, where it ends
+    without one.
     """
     file = folder / "spec.json"
     file.write_text(json.dumps(spec), encoding="utf-8")
@@ -39,6 +42,5 @@ def ask(script: Path, spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             found: dict[str, Any] = json.loads(line.removeprefix(_MARK))
             return found
     words = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    raise ProofFailed(
-        f"what was written could not be run ({words[-1] if words else 'no word'}); nothing was kept"
-    )
+    said = RuntimeError(words[-1] if words else "no word")
+    raise ProofFailed(f"{what} could not be run ({said}); nothing was kept") from said

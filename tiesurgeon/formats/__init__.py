@@ -65,6 +65,12 @@ def _is_onnx(probe: Probe) -> bool:
     return head[2] in (0x3A, 0x42)
 
 
+def _never(probe: Probe) -> bool:
+    return False
+
+
+_PICKLED = (".pt", ".pth", ".bin", ".ckpt")
+
 # The first that fits is it. Names are those of `inspect --json`.
 FORMATS = (
     Format(
@@ -87,19 +93,23 @@ FORMATS = (
         "a TensorFlow SavedModel",
         ("",),
         lambda probe: probe.is_folder and "saved_model.pb" in probe.names,
+        "savedmodel",
     ),
-    Format("torch-export", "a PyTorch exported program", (".pt2",), _is_torch_export),
-    Format("torchscript", "a TorchScript model", (".pt", ".pth"), _is_torchscript),
+    Format("torch-export", "a PyTorch exported program", (".pt2",), _is_torch_export, "pytorch"),
+    Format("torchscript", "a TorchScript model", (".pt", ".pth"), _is_torchscript, "pytorch"),
     # Module, checkpoint or state dict: only reading the pickle tells, which is the room's work.
     Format(
         "torch-module",
-        "a PyTorch file",
-        (".pt", ".pth", ".bin", ".ckpt"),
+        "a PyTorch module",
+        _PICKLED,
         lambda probe: _is_torch_zip(probe) or _is_torch_legacy(probe),
+        "pytorch",
     ),
-    Format("huggingface", "a Hugging Face model folder", ("",), _is_huggingface),
-    Format("safetensors", "a safetensors file", (".safetensors",), _is_safetensors),
-    Format("onnx", "an ONNX model", (".onnx",), _is_onnx),
+    Format("torch-checkpoint", "a PyTorch checkpoint", _PICKLED, _never, "pytorch"),
+    Format("torch-state-dict", "a PyTorch state dict", _PICKLED, _never, "pytorch"),
+    Format("huggingface", "a Hugging Face model folder", ("",), _is_huggingface, "pytorch"),
+    Format("safetensors", "a safetensors file", (".safetensors",), _is_safetensors, "pytorch"),
+    Format("onnx", "an ONNX model", (".onnx",), _is_onnx, "onnx"),
 )
 
 
@@ -125,7 +135,10 @@ def recognise(path: Path) -> Format:
 
 
 def _readable() -> str:
-    return "Keras files (.h5, .keras, .weights.h5)"
+    return (
+        "Keras files (.h5, .keras, .weights.h5), PyTorch files (.pt, .pth, .bin, .pt2, "
+        ".safetensors) and Hugging Face folders"
+    )
 
 
 def _what_it_is(probe: Probe) -> str:

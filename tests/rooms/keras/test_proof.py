@@ -64,7 +64,7 @@ class TestTheFullProof:
 
     @pytest.fixture(autouse=True)
     def _no_static_proof(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(surgery, "_reread", lambda graph, path: None)
+        monkeypatch.setattr(surgery, "refuse_other", lambda graph, again, name: None)
 
     def test_a_tie_passes(self, order: surgery.Order, tmp_path: Path) -> None:
         result = surgery.produce(order, tmp_path / "out.keras", full=True)

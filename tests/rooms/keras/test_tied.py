@@ -13,6 +13,7 @@ from tiesurgeon import edits, pairing
 from tiesurgeon.errors import TieRefused
 from tiesurgeon.graph import Graph
 from tiesurgeon.names import resolve
+from tiesurgeon.outcome import Result
 from tiesurgeon.rooms.keras import surgery
 from tiesurgeon.rooms.keras.read import read
 
@@ -28,7 +29,7 @@ class Tied:
 
     before: Graph
     path: Path
-    result: surgery.Result
+    result: Result
 
     @property
     def again(self) -> Graph:

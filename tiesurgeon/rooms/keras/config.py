@@ -82,7 +82,9 @@ def _turned(layer: Layer) -> Layer:
 def _directed(layer: Layer, direction: str) -> Layer:
     # Bidirectional names its two copies so (keras/src/layers/rnn/bidirectional.py).
     stem = layer.name.removeprefix("forward_").removeprefix("backward_")
-    return replace(layer, name=f"{direction}_{stem}")
+    # Both are copies, so neither is the layer object that the config numbers.
+    entry = {key: value for key, value in layer.entry.items() if key != "shared_object_id"}
+    return replace(layer, name=f"{direction}_{stem}", entry=entry)
 
 
 def _is_layer(entry: Any) -> TypeGuard[Mapping[str, Any]]:

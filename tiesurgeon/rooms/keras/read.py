@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tiesurgeon.damage import blamed
 from tiesurgeon.errors import UnreadableFile, UnsupportedFormat
-from tiesurgeon.graph import Graph, Layer, Storage, Variable, View
+from tiesurgeon.graph import Graph, Layer, Variable, View
 from tiesurgeon.rooms.keras import layered, lora, pathed
 from tiesurgeon.rooms.keras.assets import with_vocabularies
 from tiesurgeon.rooms.keras.config import freeze_below, skeleton
@@ -35,12 +35,16 @@ _MOST_UNPACKED = 100  # times
 
 @dataclass(frozen=True)
 class KerasFile:
-    """What a Keras file holds: the graph, who wrote it, how it was to be trained."""
+    """What a Keras file holds: the graph, who wrote it, how it was to be trained.
+
+    `format` is set where the file's content tells it better than its outside.
+    """
 
     graph: Graph
     writer: str
     training: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    format: str | None = None
 
 
 def read(path: Path, *, config: Path | None = None) -> KerasFile:
@@ -51,7 +55,24 @@ def read(path: Path, *, config: Path | None = None) -> KerasFile:
     """
     found = read_literally(path, config=config)
     with blamed(path, "a Keras model"):
-        return replace(found, graph=recognise(without_stated_masks(found.graph)))
+        return understood(found)
+
+
+def understood(found: KerasFile) -> KerasFile:
+    """The same with tied forms recognised and unneeded masks gone; a note where calls lack."""
+    graph = recognise(without_stated_masks(found.graph))
+    return replace(found, graph=graph, notes=(*found.notes, *_without_calls(graph)))
+
+
+def _without_calls(graph: Graph) -> Iterator[str]:
+    if graph.calls or graph.op == "Sequential":
+        return
+    if not graph.op:
+        guessed = "the file holds no graph, so roles are guessed from names and shapes"
+        yield f"weights only: {guessed}; give the architecture, if you have it, as --config"
+        return
+    reason = f"{graph.op} is a subclassed model: its graph is Python code and not in the file"
+    yield f"{reason}, so roles are guessed from names and shapes, and it cannot be changed"
 
 
 def read_literally(path: Path, *, config: Path | None = None) -> KerasFile:
@@ -60,7 +81,7 @@ def read_literally(path: Path, *, config: Path | None = None) -> KerasFile:
     if config is not None:
         with blamed(config, "a Keras model"):
             _refuse_missing(config)
-            architecture = _config(config.read_bytes())
+            architecture = as_config(config.read_bytes())
     with blamed(path, "a Keras model"):
         _refuse_missing(path)
         if zipfile.is_zipfile(path):
@@ -83,7 +104,7 @@ def _read_archive(path: Path) -> KerasFile:
         for member in ("config.json", WEIGHTS_MEMBER):
             if member not in members:
                 raise UnreadableFile(f"a zip file without {member}, so not a .keras model")
-        config = _config(_member(archive, "config.json"))
+        config = as_config(_member(archive, "config.json"))
         metadata = _object(_member(archive, "metadata.json")) if "metadata.json" in members else {}
         vocabularies = {
             member.removeprefix("assets/").removesuffix("/vocabulary.txt"): _member(archive, member)
@@ -140,20 +161,40 @@ def _of_lists(hdf5: Hdf5, architecture: Mapping[str, Any] | None) -> KerasFile:
         for layer in [hdf5.group(group, name)]
     }
     version = hdf5.text("keras_version") or hdf5.text("keras_version", group) or "1"
-    writer = f"keras {version}"
     text = hdf5.text("model_config")
-    config = architecture if text is None else _config(text.encode())
+    config = architecture if text is None else as_config(text.encode())
     if config is None:
-        return KerasFile(Graph(hdf5.source.path.stem, "", _bare(lists)), writer)
+        return KerasFile(Graph(hdf5.source.path.stem, "", _bare(lists)), f"keras {version}")
+    training = hdf5.text("training_config")
+    backend = hdf5.text("backend") or hdf5.text("backend", group)
+    return of_lists(
+        lists,
+        config,
+        version,
+        training=None if training is None else _object(training.encode()),
+        flipped=backend == "theano",
+    )
+
+
+def of_lists(
+    lists: Mapping[str, Sequence[layered.Named]],
+    config: Mapping[str, Any],
+    version: str,
+    *,
+    training: Any = None,
+    flipped: bool = False,
+) -> KerasFile:
+    """The model of a config, whose top-level layers have their weights in lists by name.
+
+    `training` is what the file says of that; `flipped`: convolutions as Theano stored them.
+    """
     graph, notes = _skeleton(config, version)
     if not graph.layers:
-        return KerasFile(replace(graph, layers=_bare(lists)), writer, notes=notes)
-    backend = hdf5.text("backend") or hdf5.text("backend", group)
-    found = _finished(layered.attach(graph, lists), writer, notes, flipped=backend == "theano")
-    training = hdf5.text("training_config")
-    if training is None:
-        return found
-    return replace(found, training=as_compiled(_object(training.encode())))
+        layers = _bare(lists)
+        return KerasFile(replace(graph, layers=layers), f"keras {version}", notes=notes)
+    attached = layered.attach(graph, lists)
+    found = _finished(attached, f"keras {version}", notes, flipped=flipped)
+    return replace(found, training=as_compiled(training))
 
 
 def _skeleton(config: Mapping[str, Any], version: str | None) -> tuple[Graph, tuple[str, ...]]:
@@ -176,7 +217,7 @@ def _finished(
     return KerasFile(graph, writer, notes=(*notes, *merged))
 
 
-def _bare(lists: Mapping[str, list[tuple[str, Storage]]]) -> tuple[Layer, ...]:
+def _bare(lists: Mapping[str, Sequence[layered.Named]]) -> tuple[Layer, ...]:
     """Layers of a weights-only file: names and variables, no classes, no graph."""
     layers = []
     for name, found in lists.items():
@@ -190,7 +231,8 @@ def _bare(lists: Mapping[str, list[tuple[str, Storage]]]) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
-def _config(data: bytes) -> Mapping[str, Any]:
+def as_config(data: bytes) -> Mapping[str, Any]:
+    """The config of a model, of its JSON text; UnreadableFile if it is none."""
     found = _object(data)
     if "class_name" not in found:
         raise UnsupportedFormat("its JSON is not the config of a Keras model (no class_name)")

@@ -8,7 +8,7 @@ react to a poke exactly as the twin does when every copy is poked.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from tiesurgeon.errors import ProofFailed
 from tiesurgeon.graph import Array, Graph, Layer, Variable
 from tiesurgeon.rooms.keras.examples import example_inputs
 from tiesurgeon.subprocesses import ask
@@ -79,6 +80,7 @@ def judge(
     written: Graph,
     *,
     original: Path | None = None,
+    run_original: Callable[[Mapping[str, Array]], Sequence[Array]] | None = None,
     written_by: str = "keras 3",
     modern: Path | None = None,
     twin: Path | None = None,
@@ -87,17 +89,19 @@ def judge(
     """Runs the proof on a written file; returns what the script measured.
 
     `written` is the graph as it was written; `modern` stands in for an `original` that no
-    Keras here opens. `twin` is the model before the tie; `groups` pairs each shared
-    variable's place in the graph with the places of its copies in the twin. Raises
-    ProofFailed if Keras cannot run it.
+    Keras here opens, or over which `run_original` raises ProofFailed. `twin` is the model before
+    the tie; `groups` pairs each shared variable's place in the graph with the places of its
+    copies in the twin. Raises ProofFailed if Keras cannot run it.
     """
     with TemporaryDirectory(prefix="tiesurgeon-proof-") as folder:
         inputs, weights = Path(folder, "inputs.npz"), Path(folder, "weights.npz")
-        np.savez(inputs, **example_inputs(written))  # type: ignore[arg-type]
+        given = example_inputs(written)
+        np.savez(inputs, **given)  # type: ignore[arg-type]
         np.savez(weights, **_expected(written))
         spec = {
             "model": str(model.resolve()),
             "original": None if original is None else str(original.resolve()),
+            **_before(run_original, given, Path(folder, "before.npz")),
             "written_by": written_by,
             "modern": None if modern is None else str(modern),
             "twin": None if twin is None else str(twin),
@@ -109,6 +113,21 @@ def judge(
             ],
         }
         return ask(SCRIPT, spec, Path(folder))
+
+
+def _before(
+    run_original: Callable[[Mapping[str, Array]], Sequence[Array]] | None,
+    inputs: Mapping[str, Array],
+    place: Path,
+) -> dict[str, str]:
+    """Outputs of a source that is no Keras file, put where the script finds them."""
+    if run_original is None:
+        return {}
+    try:
+        np.savez(place, *run_original(inputs))
+    except ProofFailed as error:
+        return {"original_error": str(error)}
+    return {"before": str(place)}
 
 
 def _expected(graph: Graph) -> Mapping[str, Any]:

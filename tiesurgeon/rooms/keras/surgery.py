@@ -7,7 +7,7 @@ wiring that were meant. Full proof: `run.judge` lets stock Keras load, run and t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +17,7 @@ from tiesurgeon.edits import compose, inverse
 from tiesurgeon.errors import ProofFailed, UnsupportedFormat
 from tiesurgeon.graph import Array, Graph, Storage, Variable, View, map_views
 from tiesurgeon.mapping.keras_operations import is_operation
-from tiesurgeon.outcome import Proof
+from tiesurgeon.outcome import Proof, Result
 from tiesurgeon.rooms.keras import run
 from tiesurgeon.rooms.keras.config import serialise
 from tiesurgeon.rooms.keras.dialects import modernise
@@ -32,7 +32,11 @@ _TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be written: `before` as it was read, `after` as it is to be."""
+    """What is to be written: `before` as it was read, `after` as it is to be.
+
+    `original` is a file that Keras may open, to compare with; `run_original` is for one that
+    another framework runs: it gives the outputs for inputs by name, flat.
+    """
 
     before: Graph
     after: Graph
@@ -41,15 +45,7 @@ class Order:
     training: Mapping[str, Any] | None = None
     written_by: str = "keras 3"
     values_changed: bool = False
-
-
-@dataclass(frozen=True)
-class Result:
-    """How it went."""
-
-    proof: Proof
-    warnings: tuple[str, ...] = ()
-    lines: tuple[str, ...] = ()
+    run_original: Callable[[Mapping[str, Array]], Sequence[Array]] | None = None
 
 
 def expressible(graph: Graph) -> Graph:
@@ -69,7 +65,7 @@ def produce(order: Order, path: Path, *, full: bool) -> Result:
         )
     write = write_keras if path.suffix == ".keras" else write_h5
     write(graph, path, provenance=order.provenance, training=order.training)
-    _reread(graph, path)
+    refuse_other(graph, read_literally(path).graph, path.name)
     warnings = tuple(_words(graph, path))
     if not full:
         return Result(Proof(reread=True), warnings)
@@ -98,27 +94,32 @@ def _obstacle(graph: Graph) -> str | None:
     """Why stock Keras cannot be asked, if so."""
     if not run.is_installed():
         return "Keras is not installed here, so the file was read again but not run"
+    reason = foreign_code(graph)
+    return None if reason is None else f"{reason}: read again, but not run"
+
+
+def foreign_code(graph: Graph) -> str | None:
+    """A layer that stock Keras cannot load without running someone's code, or None."""
     for path, layer in graph.walk():
         if layer.op == "Lambda":
-            return f"{path} is a Lambda, whose code is not run: read again, but not run"
+            return f"{path} is a Lambda, whose code is not run"
         module = str(layer.entry.get("module") or "")
         if layer.body is None and module and not module.startswith("keras"):
-            return f"{path} is a custom layer ({layer.op}): read again, but not run"
+            return f"{path} is a custom layer ({layer.op})"
     return None
 
 
-def _reread(graph: Graph, path: Path) -> None:
-    """ProofFailed unless the file holds this graph, layer by layer and bit by bit."""
-    again = read_literally(path).graph
+def refuse_other(graph: Graph, again: Graph, name: str) -> None:
+    """ProofFailed unless `again`, read of the file `name`, is `graph`, bit by bit."""
     if _essence(ordered(again)) != _essence(graph):
-        raise ProofFailed(f"{path.name}: read again, its layers are not those that were written")
+        raise ProofFailed(f"{name}: read again, its layers are not those that were written")
     meant, found = _arrays(graph), _arrays(again)
     if meant.keys() != found.keys():
         odd = sorted(meant.keys() ^ found.keys())[0]
-        raise ProofFailed(f"{path.name}: read again, {odd} is not where it was written")
-    for name, storage in meant.items():
-        if not same_bits(storage.load(), found[name].load()):
-            raise ProofFailed(f"{path.name}: read again, {name} holds other numbers")
+        raise ProofFailed(f"{name}: read again, {odd} is not where it was written")
+    for place, storage in meant.items():
+        if not same_bits(storage.load(), found[place].load()):
+            raise ProofFailed(f"{name}: read again, {place} holds other numbers")
 
 
 def _arrays(graph: Graph) -> dict[str, Storage]:
@@ -158,6 +159,7 @@ def _judge(order: Order, graph: Graph, path: Path) -> Result:
             path,
             graph,
             original=order.original,
+            run_original=order.run_original,
             written_by=run.writer(order.before, order.written_by),
             modern=modern,
             twin=twin_path if groups else None,

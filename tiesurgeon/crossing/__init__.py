@@ -1,0 +1,1 @@
+"""From one framework to another: the only modules that join two rooms."""

@@ -1,0 +1,119 @@
+"""From Keras or PyTorch to ONNX: PyTorch's exporter writes it, then its ties are made to last.
+
+A Keras model becomes a PyTorch module first. The exporter writes a tied projection as a Transpose
+and a MatMul, and every optimiser folds the Transpose into a second matrix; so it is written anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tiesurgeon import __version__
+from tiesurgeon.errors import ProofFailed
+from tiesurgeon.graph import Graph, Layer, values_in
+from tiesurgeon.mapping.to_torch import to_torch
+from tiesurgeon.model import Permissions
+from tiesurgeon.outcome import Proof, Result
+from tiesurgeon.rooms.keras.examples import example_inputs
+from tiesurgeon.rooms.keras.model import KerasModel
+from tiesurgeon.rooms.onnx.read import read
+from tiesurgeon.rooms.pytorch import run as torch_run
+from tiesurgeon.rooms.pytorch.code.check import tied_names
+from tiesurgeon.rooms.pytorch.code.write import write
+from tiesurgeon.rooms.pytorch.export import export as export_program
+from tiesurgeon.rooms.pytorch.model import TorchModel
+from tiesurgeon.rooms.pytorch.onnx.export import OPSET, Traced, export
+
+_INSIDE = 1_500_000_000  # bytes of weights in the file itself; protobuf ends at 2 GB
+
+
+def keras_to_onnx(
+    model: KerasModel, path: Path, permissions: Permissions, provenance: Mapping[str, Any]
+) -> Result:
+    """Writes an opened Keras model, or SavedModel with its layers, as an ONNX file.
+
+    Raises UnmappedLayer for a layer without a counterpart in PyTorch, ProofFailed where the
+    exporter fails.
+    """
+    mapped = to_torch(model.graph)
+    with TemporaryDirectory(prefix="tiesurgeon-module-") as place:
+        folder = Path(place, "module")
+        folder.mkdir()
+        write(mapped, folder, source=model.path.name, version=__version__)
+        groups = tied_names(mapped)
+        inputs = list(mapped.inputs if isinstance(mapped.inputs, tuple) else (mapped.inputs,))
+        traced = Traced(
+            "folder",
+            folder,
+            dict(zip(_names(inputs), example_inputs(model.graph).values(), strict=True)),
+            [_open_axes(layer) for layer in _input_layers(model.graph)],
+            input_names=[layer.name for layer in _input_layers(model.graph)],
+            output_names=[output["name"] for output in mapped.config["outputs"]],
+            owners={name: group[0] for group in groups for name in group[1:]},
+        )
+        return _written(traced, path, permissions, provenance, _size(mapped))
+
+
+def torch_to_onnx(model: TorchModel, path: Path, provenance: Mapping[str, Any]) -> Result:
+    """Writes a PyTorch model as an ONNX file; a module is made an exported program first.
+
+    Raises UnsupportedFormat, with what to do, for what cannot be traced, and ProofFailed where
+    the exporter fails.
+    """
+    owners = {target: source for source, target, _ in torch_run.ties(model.graph)}
+    with TemporaryDirectory(prefix="tiesurgeon-program-") as place:
+        program, result = model.path, Result(Proof())
+        if model.format != "torch-export":
+            program = Path(place, "program.pt2")
+            result = export_program(
+                model.found, model.path, program, model.permissions, {}, full=False
+            )
+        traced = Traced("torch-export", program, owners=owners)
+        written = _written(traced, path, model.permissions, provenance, _size(model.graph))
+    return replace(written, warnings=(*result.warnings, *written.warnings), lines=result.lines)
+
+
+def _written(
+    traced: Traced, path: Path, permissions: Permissions, provenance: Mapping[str, Any], size: int
+) -> Result:
+    with TemporaryDirectory(prefix="tiesurgeon-onnx-") as place:
+        raw = Path(place, path.name)
+        export(traced, raw, opset=permissions.opset or OPSET, external_data=size > _INSIDE)
+        document = read(raw).document
+        document.head = permissions.onnx_head
+        document.settle()
+        document.write(path, provenance)
+        words = tuple(document.warnings)
+    refuse_untied(path, traced.owners)
+    return Result(Proof(reread=True), words)
+
+
+def refuse_untied(path: Path, owners: Mapping[str, str]) -> None:
+    """ProofFailed if the file, read again, holds a tied parameter under a second name."""
+    again = read(path)
+    names = {variable.name for variable in again.graph.variables()}
+    for name, owner in owners.items():
+        if name in names:
+            raise ProofFailed(f"the exporter wrote {owner} twice, also as {name}")
+
+
+def _size(graph: Graph) -> int:
+    return sum(variable.storage.nbytes for variable in graph.variables())
+
+
+def _input_layers(graph: Graph) -> list[Layer]:
+    return [graph.layer(graph.call_by_id[value.call].layer) for value in values_in(graph.inputs)]
+
+
+def _names(inputs: Any) -> list[str]:
+    return [value.call for value in values_in(inputs)]
+
+
+def _open_axes(layer: Layer) -> list[int]:
+    """Axes whose length the model leaves open, the batch first of all."""
+    dims = layer.config.get("batch_shape") or layer.config.get("batch_input_shape") or [None]
+    return [axis for axis, dim in enumerate(dims) if dim is None]
