@@ -1,4 +1,4 @@
-# make demo   the whole job on a sample model: look, tie, prove, convert to PyTorch
+# make demo   the whole job on sample models: look, tie, prove, convert to PyTorch
 # make test   everything that must pass: ruff, mypy, pytest
 # make lint   ruff and mypy only
 # make benchmark

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The main job on one sample model, from looking at it to running it in PyTorch.
+# The main job on two sample models, from looking at them to running them in PyTorch.
 # `make demo` runs this; what it writes stays in build/demo.
 set -eu
 
@@ -8,7 +8,7 @@ folder=$samples/../build/demo
 rm -rf "$folder"
 mkdir -p "$folder"
 cd "$folder"
-cp "$samples/char_lm_equal.h5" .
+cp "$samples/char_lm_equal.h5" "$samples/torch_lm_equal.pt" "$samples/torch_lm.py" .
 
 if [ -t 1 ]; then bold=$(printf '\033[1m') plain=$(printf '\033[0m'); else bold='' plain=''; fi
 
@@ -54,5 +54,13 @@ for start in ("return the ", "raise an exception if ", "a new file "):
     print("-", *text.rstrip("\0").split())
 EOP
 run python write.py
+
+say "5. A PyTorch file. torch_lm_equal.pt is a pickled module: opening it in PyTorch runs its code,
+   looking at it here does not. Its matrix became two Parameters when it was saved."
+run tiesurgeon inspect torch_lm_equal.pt
+
+say "6. Tie it. Both names lead to one Parameter in the new file. For the proof its class is run, which
+   stands in torch_lm.py: five steps of Adam must end where a model tied by hand in PyTorch ends."
+run tiesurgeon tie torch_lm_equal.pt --pair embed decoder --trust-code
 
 say "All of it is in build/demo. Now try: .venv/bin/tiesurgeon inspect your_own_model.h5"
