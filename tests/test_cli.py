@@ -64,7 +64,8 @@ def replaced(monkeypatch: pytest.MonkeyPatch, name: str, **functions: Any) -> No
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     calls = Calls()
-    replaced(monkeypatch, "operations", tie=calls.named("tie"), convert=calls.named("convert"))
+    verbs = ("tie", "untie", "convert")
+    replaced(monkeypatch, "operations", **{name: calls.named(name) for name in verbs})
     replaced(monkeypatch, "inspection", inspect_many=calls.named("inspect_many"))
     replaced(
         monkeypatch,
@@ -129,15 +130,21 @@ def test_tie_passes_on_what_was_asked(calls: Calls) -> None:
     assert result.exit_code == 0
     [(name, args, options)] = calls.made
     assert (name, args) == ("tie", (Path("model.h5"), (("embedding", "dense"), ("a/b", "c"))))
-    assert options == {
-        "duplicates": False,
-        "output": Path("out.keras"),
-        "method": "mean",
-        "proof": "static",
-        "dry_run": True,
-        "force": True,
-        "config": Path("model.json"),
-    }
+    assert (
+        options.items()
+        >= {
+            "duplicates": False,
+            "output": Path("out.keras"),
+            "method": "mean",
+            "proof": "static",
+            "dry_run": True,
+            "force": True,
+            "config": Path("model.json"),
+            "trust_code": False,
+            "example_inputs": None,
+            "onnx_head": "gemm",
+        }.items()
+    )
 
 
 def test_tie_duplicates_names_no_pair(calls: Calls) -> None:
@@ -153,7 +160,57 @@ def test_convert_passes_on_what_was_asked(calls: Calls) -> None:
     assert result.exit_code == 0
     [(name, args, options)] = calls.made
     assert (name, args) == ("convert", (Path("model.h5"), "torch"))
-    assert options == {"output": Path("out"), "proof": "static", "force": False, "config": None}
+    assert options == {
+        "output": Path("out"),
+        "proof": "static",
+        "force": False,
+        "config": None,
+        "trust_code": False,
+        "example_inputs": None,
+        "opset": None,
+        "onnx_head": "gemm",
+    }
+
+
+def test_convert_passes_on_what_other_frameworks_need(calls: Calls) -> None:
+    result = run(
+        *("convert", "model.pt", "--to", "onnx", "--trust-code", "--example-inputs", "x.npz"),
+        *("--opset", "20", "--onnx-head", "activation"),
+    )
+    assert result.exit_code == 0
+    [(_, _, options)] = calls.made
+    assert (
+        options.items()
+        >= {
+            "trust_code": True,
+            "example_inputs": Path("x.npz"),
+            "opset": 20,
+            "onnx_head": "activation",
+        }.items()
+    )
+
+
+def test_untie_passes_on_what_was_asked(calls: Calls) -> None:
+    result = run("untie", "model.pt", "--pair", "embed", "decoder", "-o", "out.pt", "--trust-code")
+    assert result.exit_code == 0
+    [(name, args, options)] = calls.made
+    assert (name, args) == ("untie", (Path("model.pt"), (("embed", "decoder"),)))
+    assert options == {
+        "output": Path("out.pt"),
+        "proof": "full",
+        "force": False,
+        "config": None,
+        "trust_code": True,
+        "example_inputs": None,
+    }
+
+
+def test_what_was_untied_is_told(calls: Calls) -> None:
+    calls.outcome = replace(TIED, ties=(), untied=("dense",), proof=Proof(True, 0.0))
+    lines = run("untie", "model.h5").stdout.splitlines()
+    assert lines[0] == "untied      dense"
+    assert "proof       read back: each of these names has weights of its own" in lines
+    assert json.loads(run("untie", "model.h5", "--json").stdout)["untied"] == ["dense"]
 
 
 # --- what is printed --------------------------------------------------------------------------
@@ -353,7 +410,7 @@ def test_version() -> None:
 
 
 def test_the_commands_are_those_that_work() -> None:
-    assert set(commands()) == {"inspect", "tie", "convert"}
+    assert set(commands()) == {"inspect", "tie", "untie", "convert", "verify"}
 
 
 @pytest.mark.parametrize("name", sorted(commands()))

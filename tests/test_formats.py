@@ -66,16 +66,29 @@ SAFETENSORS = (len(b'{"a":1}')).to_bytes(8, "little") + b'{"a":1}'
 
 
 @pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (zipped(m__data_DOT_pkl=b"x", m__version="3"), "torch-module"),
+        (zipped(m__data_DOT_pkl=b"x", m__constants_DOT_pkl=b"x"), "torchscript"),
+        (zipped(m__models__model_DOT_json="{}"), "torch-export"),
+        (TORCH_LEGACY, "torch-module"),
+        (SAFETENSORS, "safetensors"),
+        (b"\x08\x08\x12\x07pytorch\x1a\x052.6.0:\xff\x01" + bytes(64), "onnx"),
+    ],
+)
+def test_models_of_other_frameworks_go_by_their_content(
+    tmp_path: Path, content: bytes, name: str
+) -> None:
+    path = tmp_path / "model.h5"
+    path.write_bytes(content)
+    assert recognise(path).name == name
+
+
+@pytest.mark.parametrize(
     ("content", "said"),
     [
         (b"GGUF\x03\0\0\0" + bytes(64), "GGUF"),
         (b"\x1c\0\0\0TFL3" + bytes(64), "TensorFlow Lite"),
-        (zipped(m__data_DOT_pkl=b"x", m__version="3"), "a PyTorch file, which comes in a later"),
-        (zipped(m__data_DOT_pkl=b"x", m__constants_DOT_pkl=b"x"), "TorchScript"),
-        (zipped(m__models__model_DOT_json="{}"), "a PyTorch exported program"),
-        (TORCH_LEGACY, "a PyTorch file"),
-        (SAFETENSORS, "safetensors"),
-        (b"\x08\x08\x12\x07pytorch\x1a\x052.6.0:\xff\x01" + bytes(64), "an ONNX model"),
         (b'{"format": "layers-model", "modelTopology": {}}', "TensorFlow.js"),
         (b'{"class_name": "Functional", "config": {}}', "--config"),
     ],
@@ -89,15 +102,26 @@ def test_other_models_are_refused_by_name(tmp_path: Path, content: bytes, said: 
 
 
 @pytest.mark.parametrize(
+    ("names", "name"),
+    [
+        (["saved_model.pb", "variables"], "savedmodel"),
+        (["config.json", "model.safetensors"], "huggingface"),
+    ],
+)
+def test_folders_go_by_what_they_hold(tmp_path: Path, names: list[str], name: str) -> None:
+    for member in names:
+        (tmp_path / member).write_text("{}")
+    assert recognise(tmp_path).name == name
+
+
+@pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["saved_model.pb", "variables"], "a TensorFlow SavedModel"),
-        (["config.json", "model.safetensors"], "a Hugging Face model folder"),
         (["adapter_config.json", "adapter_model.safetensors"], "a PEFT adapter"),
         (["checkpoint", "model.index"], "a TensorFlow checkpoint"),
     ],
 )
-def test_folders_are_refused_by_name(tmp_path: Path, names: list[str], said: str) -> None:
+def test_other_folders_are_refused_by_name(tmp_path: Path, names: list[str], said: str) -> None:
     for name in names:
         (tmp_path / name).write_text("{}")
     with pytest.raises(UnsupportedFormat) as caught:
@@ -109,7 +133,7 @@ def test_folders_are_refused_by_name(tmp_path: Path, names: list[str], said: str
     ("content", "said"),
     [
         (b"", "the file is empty"),
-        (b"hello", "not a model file; expected Keras files"),
+        (b"hello", "not a model file; expected a Keras model"),
         (bytes(10_000), "not a model file"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b"<!DOCTYPE html><html>", "an HTML page"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 from tiesurgeon.outcome import Outcome
 
@@ -13,7 +14,7 @@ SCHEMA = 1
 def as_json(outcome: Outcome) -> str:
     """One JSON document; paths as they were given, null for what was not done."""
     proof = outcome.proof
-    document = {
+    document: dict[str, Any] = {
         "schema": SCHEMA,
         "input": str(outcome.input),
         "output": None if outcome.output is None else str(outcome.output),
@@ -27,7 +28,6 @@ def as_json(outcome: Outcome) -> str:
             }
             for tie in outcome.ties
         ],
-        "untied": list(outcome.untied),
         "parameters": dict(zip(("before", "after"), outcome.parameters, strict=True)),
         "bytes": dict(zip(("before", "after"), outcome.bytes, strict=True)),
         "proof": {
@@ -38,6 +38,8 @@ def as_json(outcome: Outcome) -> str:
         },
         "warnings": list(outcome.warnings),
     }
+    if outcome.untied:
+        document["untied"] = list(outcome.untied)
     return json.dumps(document, indent=2)
 
 

@@ -136,8 +136,8 @@ def recognise(path: Path) -> Format:
 
 def _readable() -> str:
     return (
-        "Keras files (.h5, .keras, .weights.h5), PyTorch files (.pt, .pth, .bin, .pt2, "
-        ".safetensors) and Hugging Face folders"
+        "a Keras model (.h5, .keras, SavedModel), a PyTorch model (.pt, .pt2, .safetensors, a "
+        "Hugging Face folder) or an ONNX model"
     )
 
 
