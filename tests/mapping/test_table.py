@@ -13,7 +13,7 @@ from tiesurgeon.graph import Array
 from tiesurgeon.mapping.registry import Example, pairs
 
 
-def _inputs(example: Example) -> list[Array]:
+def inputs_of(example: Example) -> list[Array]:
     """Two samples for each input; where a mask is wanted, steps of zeros at the start, in the
     middle and at the end, and one sample of nothing else."""
     random = np.random.default_rng(1)
@@ -31,10 +31,8 @@ def _inputs(example: Example) -> list[Array]:
     return arrays
 
 
-@pytest.mark.parametrize(
-    ("name", "example"), [pytest.param(n, e, id=f"{n}-{number}") for n, number, e in examples()]
-)
-def test_example(name: str, example: Example, tmp_path: Path) -> None:
+def model_of(name: str, example: Example) -> keras.Model:
+    """A model of the one layer, with random weights."""
     dtype = "float32" if example.ids is None else "int32"
     inputs = [keras.Input(shape, dtype=dtype) for shape in example.inputs]
     values = [keras.layers.Masking()(x) for x in inputs] if example.mask else inputs
@@ -44,7 +42,15 @@ def test_example(name: str, example: Example, tmp_path: Path) -> None:
     else:
         result = layer(values if len(values) > 1 else values[0], **example.call)
     model = keras.Model(inputs if len(inputs) > 1 else inputs[0], result, name="example")
-    assert difference(with_random_weights(model), _inputs(example), tmp_path) < 1e-5
+    return with_random_weights(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "example"), [pytest.param(n, e, id=f"{n}-{number}") for n, number, e in examples()]
+)
+def test_example(name: str, example: Example, tmp_path: Path) -> None:
+    model = model_of(name, example)
+    assert difference(model, inputs_of(example), tmp_path) < 1e-5
 
 
 def test_every_layer_has_an_example() -> None:

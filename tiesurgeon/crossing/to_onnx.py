@@ -6,7 +6,8 @@ and a MatMul, and every optimiser folds the Transpose into a second matrix; so i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,14 +46,15 @@ def keras_to_onnx(
         folder.mkdir()
         write(mapped, folder, source=model.path.name, version=__version__)
         groups = tied_names(mapped)
-        inputs = list(mapped.inputs if isinstance(mapped.inputs, tuple) else (mapped.inputs,))
+        inputs = _input_layers(model.graph)
+        names = list(_unique([*(layer.name for layer in inputs), *_output_names(mapped)]))
         traced = Traced(
             "folder",
             folder,
-            dict(zip(_names(inputs), example_inputs(model.graph).values(), strict=True)),
-            [_open_axes(layer) for layer in _input_layers(model.graph)],
-            input_names=[layer.name for layer in _input_layers(model.graph)],
-            output_names=[output["name"] for output in mapped.config["outputs"]],
+            dict(zip(names, example_inputs(model.graph).values(), strict=False)),
+            [_open_axes(layer) for layer in inputs],
+            input_names=names[: len(inputs)],
+            output_names=names[len(inputs) :],
             owners={name: group[0] for group in groups for name in group[1:]},
         )
         return _written(traced, path, permissions, provenance, _size(mapped))
@@ -109,8 +111,18 @@ def _input_layers(graph: Graph) -> list[Layer]:
     return [graph.layer(graph.call_by_id[value.call].layer) for value in values_in(graph.inputs)]
 
 
-def _names(inputs: Any) -> list[str]:
-    return [value.call for value in values_in(inputs)]
+def _output_names(graph: Graph) -> list[str]:
+    return [output["name"] for output in graph.config["outputs"]]
+
+
+def _unique(names: Iterable[str]) -> Iterator[str]:
+    """The names, with a number where one came before: a layer may give several outputs."""
+    taken: set[str] = set()
+    for name in names:
+        numbered = (f"{name}_{number}" for number in itertools.count(1))
+        free = next(one for one in itertools.chain([name], numbered) if one not in taken)
+        taken.add(free)
+        yield free
 
 
 def _open_axes(layer: Layer) -> list[int]:

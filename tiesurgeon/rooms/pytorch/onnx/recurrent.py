@@ -51,9 +51,12 @@ class OpaqueRecurrent(nn.Module):
                 self.register_parameter(f"{role}_l{layer}", nn.Parameter(matrix))
 
     def forward(self, x: Tensor, state: Any = None, mask: Any = None) -> Any:
-        """As the original's, with the lengths taken from a mask whose true steps come first."""
+        """As the original's; only stepwise modules take a mask, whose true steps lie anywhere."""
+        return self.run(x, state) if mask is None else run_masked(self, x, mask, state)
+
+    def run(self, x: Tensor, state: Any = None, lengths: Tensor | None = None) -> Any:
+        """All layers in turn, over the first steps of each row where `lengths` are given."""
         x = x if self.batch_first else x.transpose(0, 1)
-        lengths = None if mask is None else mask.sum(dim=1).clamp(min=1).to(torch.int32)
         final: list[tuple[Tensor, ...]] = []
         for layer in range(self.num_layers):
             x, *after = self._run(x, self._states(state, layer), lengths, layer)
@@ -142,16 +145,17 @@ def onnx_weights(rnn: Any, kind: str, layer: int) -> dict[str, Tensor]:
     }
 
 
-def run_masked(rnn: nn.Module, x: Tensor, mask: Tensor, state: Any = None) -> Any:
+def run_masked(rnn: OpaqueRecurrent, x: Tensor, mask: Tensor, state: Any = None) -> Any:
     """`run_masked` of a written model.py, with lengths where that packs the sequence."""
     step = mask.cumsum(dim=1) - 1  # the latest step run, -1 before the first one
-    skipped = mask.sum(dim=1, keepdim=True) + mask.logical_not().cumsum(dim=1) - 1
+    count = mask.sum(dim=1)
+    skipped = count[:, None] + mask.logical_not().cumsum(dim=1) - 1
     place = torch.where(mask, step, skipped)  # steps to run come first
     x = torch.zeros_like(x).scatter(1, place.unsqueeze(-1).expand_as(x), x)
-    x, final = rnn(x, state, mask=mask)
+    x, final = rnn.run(x, state, count.clamp(min=1).to(torch.int32))
     output = x.gather(1, step.clamp(min=0).unsqueeze(-1).expand(-1, -1, x.shape[-1]))
     output = output.masked_fill((step < 0).unsqueeze(-1), 0)
-    return output, keep_initial(final, state, mask.sum(dim=1) == 0)
+    return output, keep_initial(final, state, count == 0)
 
 
 def keep_initial(final: Any, initial: Any, empty: Tensor) -> Any:

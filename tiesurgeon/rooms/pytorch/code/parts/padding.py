@@ -11,7 +11,7 @@ def pad_same(x: Tensor, window: Sequence[int], stride: Sequence[int], value: flo
     """Pads so that ceil(size / stride) windows fit along each axis, the odd one after."""
     sides: list[int] = []
     for size, reach, step in zip(x.shape[2:], window, stride, strict=True):
-        total = max((-(-size // step) - 1) * step + reach - size, 0)
+        total = torch.sym_max(((size + step - 1) // step - 1) * step + reach - size, 0)
         sides = [total // 2, total - total // 2, *sides]
     return F.pad(x, sides, value=value)
 
