@@ -203,6 +203,21 @@ class Graph:
                 seen.setdefault(view.variable)
         return tuple(seen)
 
+    @property
+    def is_bare(self) -> bool:
+        """True for weights of which the file says no class: a state dict, safetensors.
+
+        Names that share a storage there are one or two variables as the class decides.
+        """
+        return not any(layer.op for _, layer in self.walk())
+
+    def size(self) -> int:
+        """How many parameters and buffers it has, each variable once; of bare weights, each
+        storage once."""
+        held = [v for v in self.variables() if v.kind in ("weight", "buffer")]
+        by_holder = {id(v.storage if self.is_bare else v): v.storage for v in held}
+        return sum(storage.size for storage in by_holder.values())
+
     def with_layers(self, layers: Mapping[str, Layer]) -> Graph:
         """The same graph with some layers of this level replaced."""
         return replace(self, layers=tuple(layers.get(lay.name, lay) for lay in self.layers))

@@ -19,8 +19,8 @@ class Inspection:
     """One model file, seen.
 
     `total_parameters` counts a variable once for each layer that holds it,
-    `unique_parameters` once; `stored_bytes` counts each variable, `unique_bytes` each
-    storage. `has_values` is False where no weight was read.
+    `unique_parameters` once (see `Graph.size`); `stored_bytes` counts each variable,
+    `unique_bytes` each storage. `has_values` is False where no weight was read.
     """
 
     path: Path
@@ -70,7 +70,7 @@ def inspect(path: Path | str, *, values: bool = True, config: Path | None = None
         ties(graph),
         candidates(graph, values=values),
         sum(variable.storage.size for variable in seen if is_parameter(variable)),
-        sum(variable.storage.size for variable in held),
+        graph.size(),
         sum(variable.storage.nbytes for variable in held),
         sum(storage.nbytes for storage in storages.values()),
         found.notes,

@@ -115,7 +115,8 @@ class Model(Protocol):
 
 
 def size_on_disk(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
+    """Bytes of a file, with those of its external data, or of all files in a folder."""
     if path.is_dir():
         return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    return path.stat().st_size
+    beside = (path.with_name(f"{path.name}{end}") for end in (".data", "_data"))
+    return path.stat().st_size + sum(file.stat().st_size for file in beside if file.is_file())

@@ -114,7 +114,7 @@ def convert(
     with _writing(output, force, model, folder=converter.writes_folder) as path:
         result = converter.write(found, path, permissions, proof == "full")
         size = size_on_disk(path)
-    parameters = count(found.graph)
+    parameters = found.graph.size()
     return Outcome(
         input=model,
         output=output,
@@ -125,15 +125,6 @@ def convert(
         proof=result.proof,
         warnings=(*found.words(output), *result.warnings),
         lines=result.lines,
-    )
-
-
-def count(graph: Graph) -> int:
-    """Parameters and buffers, each variable once."""
-    return sum(
-        variable.storage.size
-        for variable in graph.variables()
-        if variable.kind in ("weight", "buffer")
     )
 
 
@@ -170,7 +161,7 @@ def _changed(
         output=None,
         format=found.written_format(output),
         ties=ties,
-        parameters=(count(plan.before), count(plan.graph)),
+        parameters=(plan.before.size(), plan.graph.size()),
         bytes=(before, before),
         proof=Proof(),
         warnings=(*found.words(output), *plan.warnings),
@@ -207,7 +198,7 @@ def _writing(
 
 
 def _nothing(found: Model, line: str, warnings: tuple[str, ...]) -> Outcome:
-    size, parameters = size_on_disk(found.path), count(found.graph)
+    size, parameters = size_on_disk(found.path), found.graph.size()
     return Outcome(
         input=found.path,
         output=None,

@@ -110,14 +110,9 @@ def _ties(console: Console, found: Inspection) -> None:
 
 
 def _alias_words(graph: Graph) -> str:
-    if _is_bare(graph):
+    if graph.is_bare:
         return "are stored once: they are tied if the class that loads them ties them"
     return "sit on one storage but are two variables: they look tied and are trained apart"
-
-
-def _is_bare(graph: Graph) -> bool:
-    """True for weights of which the file says no class: a state dict, safetensors."""
-    return not any(layer.op for layer in graph.layers)
 
 
 def _tie_lines(ties: Sequence[Tie], separator: str) -> Iterator[str]:
@@ -210,7 +205,7 @@ def _can_be_changed(graph: Graph) -> bool:
 def _changes_something(graph: Graph, candidate: Candidate) -> bool:
     """False for two names of a state dict that are stored once: no file can say more."""
     is_stored_once = candidate.match == "equal" and not candidate.saves_bytes
-    return not (is_stored_once and _is_bare(graph))
+    return not (is_stored_once and graph.is_bare)
 
 
 def _caution(best: Candidate) -> str:

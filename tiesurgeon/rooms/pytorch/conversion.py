@@ -10,8 +10,10 @@ from typing import Any
 from tiesurgeon.errors import UnsupportedFormat
 from tiesurgeon.graph import Graph, Layer
 from tiesurgeon.outcome import Proof, Result
-from tiesurgeon.rooms.pytorch.check import check_written
+from tiesurgeon.rooms.pytorch.assignments import assignment, product
+from tiesurgeon.rooms.pytorch.check import check_written, tensors
 from tiesurgeon.rooms.pytorch.model import TorchModel
+from tiesurgeon.rooms.pytorch.run import judge_weights, ties
 
 
 def to_safetensors(
@@ -21,7 +23,7 @@ def to_safetensors(
     from tiesurgeon.rooms.pytorch.safetensors import without_transposes, write_safetensors
 
     graph, words = without_transposes(_weights(model))
-    write_safetensors(path, graph, provenance)
+    write_safetensors(path, graph, _with_code(provenance, graph))
     result = _proved(model, graph, path, "safetensors", full=full)
     return replace(result, warnings=(*words, *result.warnings))
 
@@ -33,7 +35,7 @@ def to_state_dict(
     from tiesurgeon.rooms.pytorch.state_dicts import write_state_dict
 
     graph = _weights(model)
-    write_state_dict(path, graph, provenance)
+    write_state_dict(path, graph, _with_code(provenance, graph))
     return _proved(model, graph, path, "torch-state-dict", full=full)
 
 
@@ -50,11 +52,27 @@ def to_export(
 
 def _proved(model: TorchModel, graph: Graph, path: Path, format: str, *, full: bool) -> Result:
     check_written(graph, path, format)
-    if not full:
-        return Result(Proof(reread=True))
-    from tiesurgeon.rooms.pytorch.run import judge_weights
+    result = judge_weights(graph, path) if full else Result(Proof(reread=True))
+    lines = (f"your class  {line}" for line in _code(graph))
+    return replace(result, lines=(*lines, *result.lines))
 
-    return judge_weights(graph, path)
+
+def _with_code(provenance: Mapping[str, Any], graph: Graph) -> Mapping[str, Any]:
+    code = _code(graph)
+    return {**provenance, "code": code} if code else provenance
+
+
+def _code(graph: Graph) -> list[str]:
+    """What the class must say, since weights alone can only be stored once, not be one."""
+    held = tensors(graph)
+    lines = []
+    for source, target, perm in ties(graph, by_storage=True):
+        if perm is None:
+            lines.append(assignment(source, target))
+        else:
+            has_bias = f"{target.rpartition('.')[0]}.bias" in held
+            lines.append(product(source, target, bias=has_bias))
+    return lines
 
 
 def _weights(model: TorchModel) -> Graph:

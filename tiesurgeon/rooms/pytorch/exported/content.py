@@ -166,7 +166,7 @@ class Content:
         """What a reader should know beside the graph."""
         found = [
             f"{first} and {other} are two parameters on the same bytes, of which the program uses "
-            "only one, in both places; tying them leaves one"
+            "only one, in both places; a tie leaves one of them"
             for first, other in self.second_names()
         ]
         found += self._unused()

@@ -10,6 +10,7 @@ from tiesurgeon.rooms.pytorch.pickles import mappings
 from tiesurgeon.rooms.pytorch.pickles.nodes import Record
 
 GRAPH_MODULE = ("torch.fx.graph_module", "reduce_graph_module")
+_COMPILED = ("torch._dynamo.eval_frame", "OptimizedModule")
 _PLAIN = (str, int, float, bool, type(None))
 _LONGEST = 16  # items of a list that is an attribute
 
@@ -17,10 +18,13 @@ _LONGEST = 16  # items of a list that is an attribute
 def state_of(node: Any) -> dict[str, Any] | None:
     """The `__dict__` of a module; None if the node is none.
 
-    A GraphModule of torch.fx is made from its state, other modules are filled with it.
+    A GraphModule of torch.fx is made from its state, what torch.compile gives from the module
+    that it compiles; other modules are filled with their state.
     """
     if type(node) is not Record:
         return None
+    if _is_made_by(node, _COMPILED):
+        return {"_parameters": {}, "_buffers": {}, "_modules": {"_orig_mod": node.parts[1][0]}}
     if is_graph_module(node):
         state = node.parts[1][0]
     else:
@@ -36,8 +40,13 @@ def state_of(node: Any) -> dict[str, Any] | None:
 
 def is_graph_module(node: Any) -> bool:
     """True for a GraphModule of torch.fx."""
+    return _is_made_by(node, GRAPH_MODULE)
+
+
+def _is_made_by(node: Any, function: tuple[str, str]) -> bool:
+    """True for a call of that function with two arguments."""
     made_by = mappings.global_of(node)
-    if made_by is None or (made_by.module, made_by.name) != GRAPH_MODULE:
+    if made_by is None or (made_by.module, made_by.name) != function:
         return False
     arguments = node.parts[1]
     return type(arguments) is tuple and len(arguments) == 2

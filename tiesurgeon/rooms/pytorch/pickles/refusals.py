@@ -14,7 +14,7 @@ _EMBEDDINGS = ("Embedding", "EmbeddingBag")
 def refuse_unfit(source: Spot, target: Spot, perm: Perm | None) -> None:
     """TieRefused, with the reason, for two places that cannot be one tensor."""
     for spot in (source, target):
-        _refuse_odd(spot)
+        refuse_odd(spot)
     one, other = source.place.tensor, target.place.tensor
     kinds = source.place.kind or "weight", target.place.kind or "weight"
     if kinds[0] != kinds[1]:
@@ -61,7 +61,8 @@ def words_on(source: Spot, target: Spot) -> Iterator[str]:
             )
 
 
-def _refuse_odd(spot: Spot) -> None:
+def refuse_odd(spot: Spot) -> None:
+    """TieRefused for what is no weight of its own."""
     if spot.where.kind == "optimizer":
         raise TieRefused(f"{spot.name} is the state of an optimizer, not a weight")
     if type(spot.place.holder) is tuple:

@@ -82,7 +82,10 @@ def _load(state: Mapping[str, Any], parameters: list[torch.Tensor], words: list[
     names = {name for held in state["state"].values() for name in held}
     kind = next((optimizer for name, optimizer in _KINDS.items() if name in names), None)
     if kind is None:
-        words.append("an optimizer state was compared by shapes only: its kind is not known")
+        words.append(
+            "the state of the optimizer was checked by shapes only: the file does not say which "
+            "optimizer it is of"
+        )
         return
     own = [parameter.detach().clone().requires_grad_() for parameter in parameters]
     for parameter in own:
