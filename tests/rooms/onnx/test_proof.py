@@ -8,11 +8,13 @@ import pytest
 from onnx import numpy_helper
 
 from tests.rooms.onnx.models import (
+    FLOAT,
     IDS_SEEN,
     V,
     language_model,
     numbers,
     save,
+    value,
 )
 from tiesurgeon import edits
 from tiesurgeon.errors import ProofFailed
@@ -121,6 +123,19 @@ def test_an_untied_copy_is_found_out_by_the_poke(before: Path) -> None:
 def test_other_outputs_are_found_out(before: Path) -> None:
     with pytest.raises(ProofFailed, match="outputs that differ"):
         judged(before, other_numbers)
+
+
+def test_an_end_that_shows_in_no_output_is_not_called_poked(before: Path) -> None:
+    made = onnx.load(before)
+    del made.graph.output[:]
+    made.graph.output.append(value("hidden", FLOAT, "batch", "time", 3))
+    onnx.save_model(made, before)
+    document, meant, path = tied(before)
+    result = judge_change(
+        before, path, Change(read(before).graph, meant, {}, (STEP,)), document, None
+    )
+    assert result.proof.poke is None
+    assert any("shows in no output" in word for word in result.warnings)
 
 
 def test_the_users_own_inputs_are_taken(before: Path) -> None:

@@ -162,6 +162,16 @@ def test_scales_by_row_follow_the_transpose(tmp_path: Path) -> None:
     np.testing.assert_allclose(run(outcome.output, IDS_SEEN)[0], expected, rtol=1e-5)
 
 
+def test_other_zero_points_are_refused(tmp_path: Path) -> None:
+    made = dequantised()
+    zero = numpy_helper.from_array(np.array(3, np.int8), "zero")
+    made.graph.initializer.append(zero)
+    made.graph.node[1].input.append("zero")
+    path = save(made, tmp_path / "m.onnx")
+    with pytest.raises(TieRefused, match="other scales or zero points"):
+        operations.tie(path, [("look", "head")], method="mean", proof="static")
+
+
 @pytest.mark.parametrize("method", [None, "mean", "keep-source"])
 def test_other_integers_are_refused_whatever_the_method(tmp_path: Path, method: str | None) -> None:
     path = save(dequantised(same=False), tmp_path / "m.onnx")

@@ -114,7 +114,7 @@ def test_two_axes_need_no_reshape(tmp_path: Path) -> None:
 
 
 def test_a_bias_that_is_used_elsewhere_too_is_added_after(tmp_path: Path) -> None:
-    made = language_model()
+    made = language_model(softmax=True)
     made.graph.output.append(value("product", FLOAT, "batch", "time", V))
     before, after = by_document(made, tmp_path)
     for one, other in zip(run(before, IDS_SEEN), run(after, IDS_SEEN), strict=True):
@@ -152,6 +152,8 @@ def test_external_data_is_written_under_the_outputs_name(tmp_path: Path) -> None
     assert places == {"m.tied.onnx.data"}
     expected = run(tmp_path / "m.onnx", IDS_SEEN)[0]
     np.testing.assert_allclose(run(after, IDS_SEEN)[0], expected, rtol=1e-5)
+    data = after.with_name("m.tied.onnx.data")
+    assert outcome.bytes[1] == after.stat().st_size + data.stat().st_size
     with pytest.raises(OutputRefused, match=r"m\.tied\.onnx"):
         operations.tie(tmp_path / "m.onnx", [("Gather", "MatMul")], proof="static")
 
@@ -257,6 +259,20 @@ def test_equal_initializers_become_one(tmp_path: Path, make: Callable[[], onnx.M
     assert list(initializers(written(outcome))) == ["one"]
     assert outcome.proof.max_abs_diff == 0
     assert outcome.proof.poke is True
+
+
+def test_three_equal_initializers_become_one(tmp_path: Path) -> None:
+    weight = numbers(H, H)
+    names = ["a", "b", "c"]
+    nodes = [
+        helper.make_node("MatMul", [f"x{at}", name], [f"x{at + 1}"], name=name.upper())
+        for at, name in enumerate(names)
+    ]
+    ends = value("x0", FLOAT, "n", H), value("x3", FLOAT, "n", H)
+    made = model(nodes, ends[:1], ends[1:], {name: weight.copy() for name in names})
+    outcome = operations.tie(save(made, tmp_path / "m.onnx"), [("B", "C"), ("A", "B")])
+    assert list(initializers(written(outcome))) == ["a"]
+    assert outcome.proof.max_abs_diff == 0
 
 
 def test_weights_of_constant_nodes_become_one_initializer(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,12 @@ class OnnxDocument:
             edit(name)
         self._drop(other)
         self._dropped.update({self.now(place): dropped for place in places})
-        self._look_again()
+        is_renamed = perm is None and one.held.owner is self.model.graph
+        if not is_renamed or any(use.held.chain for use in (one, *places.values())):
+            self._look_again()
+        else:  # only names of inputs changed; to look at a large graph again takes a second
+            moved = {place: replace(use, held=one.held) for place, use in places.items()}
+            self.index.uses.update(moved)
 
     def _drop(self, use: Use) -> None:
         """Takes out the initializer of a use, and the nodes that turned it about, if unused."""

@@ -46,9 +46,8 @@ def main(spec: dict[str, Any]) -> dict[str, Any]:
         "pokes": [],
     }
     for poke in spec["pokes"]:
-        twins = {end: {**spec["twin"], **poke[end]} for end in ("both", "source", "target")}
-        both = run(spec["original"], inputs, twins["both"])
-        ends = [run(spec["original"], inputs, twins[end]) for end in ("source", "target")]
+        both = run(spec["original"], inputs, {**spec["twin"], **poke["all"]})
+        ends = [run(spec["original"], inputs, {**spec["twin"], **end}) for end in poke["each"]]
         found["pokes"].append(
             {
                 "difference": difference(both, run(spec["written"], inputs, poke["written"])),

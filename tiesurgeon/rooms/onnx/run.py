@@ -126,31 +126,36 @@ def _twin(original: Path, change: Change, folder: Path) -> dict[str, str]:
 
 def _pokes(
     original: Path, path: Path, change: Change, document: OnnxDocument, folder: Path
-) -> Iterator[dict[str, dict[str, str]] | str]:
-    """For each tie: the shared matrix changed in what was written, in both, and in each one."""
-    before, after = read(original).document.index.uses, read(path).document.index.uses
-    for number, step in enumerate(change.steps):
-        uses = before[step.source], before[step.target], after[document.now(step.source)]
-        why = next(filter(None, map(_not_replaceable, uses)), None)
+) -> Iterator[dict[str, Any] | str]:
+    """For each matrix that was shared: it changed in what was written, and every one that it
+    came from changed in the original, all of them and each alone."""
+    uses, written = read(original).document.index.uses, read(path).document.index.uses
+    before, after = seen_weights(change.before), seen_weights(change.after)
+    shared = {id(after[step.source][1].variable): step.source for step in change.steps}
+    for number, source in enumerate(shared.values()):
+        variable = after[source][1].variable
+        members = [name for name in before if after[name][1].variable is variable]
+        use = written[document.now(source)]
+        taken = [uses[name] for name in members]
+        why = next(filter(None, map(_not_replaceable, (*taken, use))), None)
         if why is not None:
-            yield f"{step.target} <- {step.source} was not poked: {why}"
+            yield f"{source} and what is tied to it were not poked: {why}"
             continue
-        source, target = (
-            seen_weights(change.after)[name][1] for name in (step.source, step.target)
-        )
-        poked = _poked(source.load(), number)
-        turned = poked if step.perm is None else poked.transpose(step.perm)
-        assert turned.shape == target.shape
-        one = _saved(_as_stored(poked, uses[0]), folder / f"source_{number}.npy")
-        two = _saved(_as_stored(turned, uses[1]), folder / f"target_{number}.npy")
-        new = _saved(_as_stored(poked, uses[2]), folder / f"shared_{number}.npy")
-        names = [use.held.name for use in uses]
+        poked = _poked(variable.storage.load(), number)
+        new = _as_stored(_seen(poked, after[source][1]), use)
+        ends = {}
+        for place, (name, one) in enumerate(zip(members, taken, strict=True)):
+            array = _as_stored(_seen(poked, after[name][1]), one)
+            ends[one.held.name] = _saved(array, folder / f"end_{number}_{place}.npy")
         yield {
-            "written": {names[2]: new},
-            "both": {names[0]: one, names[1]: two},
-            "source": {names[0]: one},
-            "target": {names[1]: two},
+            "written": {use.held.name: _saved(new, folder / f"shared_{number}.npy")},
+            "all": ends,
+            "each": [{name: file} for name, file in ends.items()],
         }
+
+
+def _seen(array: Array, view: View) -> Array:
+    return array if view.perm is None else array.transpose(view.perm)
 
 
 def _poked(array: Array, seed: int) -> Array:
