@@ -200,18 +200,21 @@ def _paired(one: Ran, other: Ran) -> tuple[list[Pair], list[str]]:
 
 
 def _by_place(one: Ran, other: Ran) -> tuple[list[Pair], list[str]]:
-    """Each output with the first one left that has its shape, or else with the first one left."""
-    left, pairs, named = list(other.outputs), list[Pair](), list[str]()
-    is_plain = True
+    """Each output with the first one left that has its shape, or else with the first one left.
+
+    Says so where names contradict or the order changes: of outputs of one shape, names in two
+    languages cannot tell which is which.
+    """
+    left, pairs, matched, is_plain = list(enumerate(other.outputs)), list[Pair](), [], True
     for number, (mine, x) in enumerate(one.outputs):
-        place = next((n for n, (_, y) in enumerate(left) if y.shape == x.shape), 0)
-        theirs, y = left.pop(place)
+        place = next((n for n, (_, (_, y)) in enumerate(left) if y.shape == x.shape), 0)
+        index, (theirs, y) = left.pop(place)
         is_plain = is_plain and not place and not (mine and theirs)
         pairs.append((mine or theirs or str(number), x, y))
-        named.append(f"{mine or number} with {theirs or len(other.outputs) - len(left) - 1}")
+        matched.append(f"{mine or number} with {theirs or index}")
     if is_plain or len(pairs) == 1:
         return pairs, []
-    return pairs, [f"their names differ, so outputs were matched by shape: {', '.join(named)}"]
+    return pairs, [f"their names differ, so outputs were matched by shape: {', '.join(matched)}"]
 
 
 def _listed(ran: Ran) -> str:

@@ -36,8 +36,7 @@ class RunnableKeras:
         """The outputs; of its modern form, with a warning, where no Keras here opens the file."""
         assert inputs is not None  # they are wanted by name
         graph = self.found.graph
-        written_by = run.writer(graph, self.found.writer)
-        got, warnings = outputs_of(graph, self.path, inputs, written_by)
+        got, warnings = outputs_of(graph, self.path, inputs, self.found.writer)
         return Ran(named(graph, got), inputs, warnings=warnings)
 
 
@@ -69,14 +68,14 @@ def _refuse_unrunnable(path: Path, graph: Graph) -> None:
 
 
 def outputs_of(
-    graph: Graph, path: Path, inputs: Mapping[str, Array], written_by: str
+    graph: Graph, path: Path, inputs: Mapping[str, Array], writer: str
 ) -> tuple[tuple[Array, ...], tuple[str, ...]]:
     """What a file gives, flat; where no Keras here opens it, its modern form, with a warning.
 
-    `graph` is what was read from it. Raises CannotRun where that does not run either.
+    `graph` and `writer` are what was read from it. Raises CannotRun where that does not run either.
     """
     try:
-        return run.outputs(path, inputs, written_by), ()
+        return run.outputs(path, inputs, run.writer(graph, writer)), ()
     except ProofFailed as error:
         said = error.__cause__ or error
     with TemporaryDirectory(prefix="tiesurgeon-modern-") as folder:
