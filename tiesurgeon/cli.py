@@ -286,7 +286,7 @@ def untie(
     \b
     Example:
       tiesurgeon untie model.tied.h5
-      tiesurgeon untie model.tied.pt --pair embed.weight decoder.weight -o apart.pt
+      tiesurgeon untie model.tied.pt --pair embed decoder -o apart.pt
     """
     from tiesurgeon import operations
 
@@ -401,7 +401,7 @@ def verify(
     \b
     Example:
       tiesurgeon verify model.h5 model.onnx
-      tiesurgeon verify model.h5 model_torch --trust-code --inputs batch.npz --atol 1e-5
+      tiesurgeon verify model.h5 model_torch --trust-code --atol 1e-5
     """
     from tiesurgeon import verification, verification_report
 
