@@ -213,7 +213,9 @@ def _nothing(found: Model, line: str, warnings: tuple[str, ...]) -> Outcome:
 
 
 def _present(graph: Graph) -> tuple[MadeTie, ...]:
-    return tuple(MadeTie(t.source, t.target, t.perm, t.kind) for t in find.ties(graph))
+    """What is shared; not the variables of a model that merely lie on one storage."""
+    found = (tie for tie in find.ties(graph) if tie.kind == "tie" or graph.is_bare)
+    return tuple(MadeTie(tie.source, tie.target, tie.perm, tie.kind) for tie in found)
 
 
 def provenance(model: Path, ties: Sequence[MadeTie]) -> dict[str, object]:

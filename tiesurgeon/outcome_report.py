@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from tiesurgeon.formats import WEIGHTS_ONLY
 from tiesurgeon.outcome import Outcome
 
 SCHEMA = 1
+_WEIGHTS_ONLY = WEIGHTS_ONLY | {"state-dict"}  # `convert --to` has a word of its own for it
 
 
 def as_json(outcome: Outcome) -> str:
@@ -51,7 +53,10 @@ def as_text(outcome: Outcome) -> str:
 def _lines(outcome: Outcome) -> Iterator[str]:
     for tie in outcome.ties:
         transposed = "" if tie.perm is None else "  (transposed)"
-        yield f"tie         {tie.target} <- {tie.source}{transposed}"
+        if tie.kind == "alias":
+            yield f"stored once {tie.target} and {tie.source}{transposed}"
+        else:
+            yield f"tie         {tie.target} <- {tie.source}{transposed}"
     for name in outcome.untied:
         yield f"untied      {name}"
     yield from outcome.lines
@@ -73,6 +78,8 @@ def _change(before: int, after: int) -> str:
 def _proof_lines(outcome: Outcome) -> Iterator[str]:
     proof, tied = outcome.proof, bool(outcome.ties) and not outcome.untied
     reread = "each tie is one variable" if tied else "all weights are as they should be"
+    if tied and outcome.format in _WEIGHTS_ONLY:
+        reread = "what is tied is stored once"
     if outcome.untied:
         reread = "each of these names has weights of its own"
     apart = proof.max_abs_diff

@@ -8,7 +8,7 @@ from tiesurgeon.edits import Perm, compose, inverse
 from tiesurgeon.errors import ShapeMismatch, TieRefused
 from tiesurgeon.graph import Graph, Shape, View
 from tiesurgeon.names import Spot, resolve
-from tiesurgeon.naming import is_head_by_name, is_table_by_name
+from tiesurgeon.naming import is_head_by_name, is_table_by_name, side
 from tiesurgeon.orientation import TABLES, TRANSPOSED, is_dotted, product_matrix, table_matrix
 
 
@@ -44,11 +44,14 @@ def find_spots(graph: Graph, source: str, target: str) -> tuple[Spot, Spot]:
     return one, other
 
 
-def _rank(graph: Graph, spot: Spot) -> tuple[int, int, int]:
-    """Embeddings own the matrix before others, earlier layers before later ones."""
+def _rank(graph: Graph, spot: Spot) -> tuple[bool, bool, bool, int]:
+    """Embeddings own the matrix before others, earlier layers before later ones.
+
+    A set of weights may list its layers by the alphabet, the decoder first.
+    """
     order = {path: number for number, (path, _) in enumerate(graph.walk())}
-    has_none = spot.view is None
-    return int(has_none), int(not _is_table(spot)), order.get(spot.path, 0)
+    is_later = is_dotted(spot.layer) and side(spot.path) == "decoder"
+    return spot.view is None, not _is_table(spot), is_later, order.get(spot.path, 0)
 
 
 def pair(source: Spot, target: Spot, *, is_closer_transposed: bool = True) -> Pair:

@@ -149,16 +149,14 @@ def _are_shared(one: View, other: View) -> bool:
 
 
 def _shared(graph: Graph) -> list[Spot]:
-    """Every view but the first of each variable, and of each storage that variables share."""
-    seen: set[int] = set()
-    found = []
+    """Every view of each storage, and so of each variable, but the one that owns it."""
+    sharing: dict[int, list[Spot]] = {}
     for path, layer in graph.walk():
         for view in layer.views:
-            storage = id(view.variable.storage)
-            if storage in seen and view.variable.kind in ("weight", "buffer"):
-                found.append(Spot(path, layer, view))
-            seen.add(storage)
-    return found
+            if view.variable.kind in ("weight", "buffer"):
+                spots = sharing.setdefault(id(view.variable.storage), [])
+                spots.append(Spot(path, layer, view))
+    return [spot for spots in sharing.values() for spot in find.owner_first(spots)[1:]]
 
 
 def _as_stored(value: Array, source: View) -> Array:

@@ -2,7 +2,7 @@
 
 from tiesurgeon.find.candidates import Candidate, candidates, duplicates
 from tiesurgeon.find.proposals import Role
-from tiesurgeon.find.ties import Tie, ties
+from tiesurgeon.find.ties import Tie, owner_first, ties
 from tiesurgeon.find.values import CLOSE, Comparison, Match, Perm, compare
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "candidates",
     "compare",
     "duplicates",
+    "owner_first",
     "ties",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,9 +48,18 @@ def ties(graph: Graph) -> tuple[Tie, ...]:
         if not others and count > 1:
             found.append(Tie(first.variable, first.variable, _reversed(flow, first), "tie", count))
     for variables in storages.values():
-        first, *others = variables.values()
+        first, *others = owner_first(variables.values())
         found += [Tie(first.variable, o.variable, _relative(first, o), "alias", 1) for o in others]
     return tuple(found)
+
+
+def owner_first(spots: Iterable[Spot]) -> list[Spot]:
+    """Those that share a storage, the one that the file names the storage after before others."""
+
+    def is_other(spot: Spot) -> bool:
+        return spot.view is None or spot.variable != spot.view.variable.storage.key
+
+    return sorted(spots, key=is_other)
 
 
 def _could_train(view: View) -> bool:

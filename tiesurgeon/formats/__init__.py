@@ -10,7 +10,7 @@ from tiesurgeon.errors import UnreadableFile, UnsupportedFormat
 from tiesurgeon.formats.others import NO_MODELS, OTHER_MODELS
 from tiesurgeon.formats.probe import Probe, look
 
-__all__ = ["FORMATS", "Format", "recognise"]
+__all__ = ["FORMATS", "UNTRANSPOSED", "WEIGHTS_ONLY", "Format", "recognise"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,12 @@ def _never(probe: Probe) -> bool:
 
 
 _PICKLED = (".pt", ".pth", ".bin", ".ckpt")
+
+# They hold weights without a model: whether two names that are stored once are one variable is up
+# to the class that loads them.
+WEIGHTS_ONLY = frozenset({"torch-state-dict", "torch-checkpoint", "safetensors"})
+# They cannot say that a matrix is another one transposed.
+UNTRANSPOSED = frozenset({"safetensors", "huggingface", "torchscript"})
 
 # The first that fits is it. Names are those of `inspect --json`.
 FORMATS = (

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tiesurgeon.graph import Graph, Layer, Value
-from tiesurgeon.inspection import Inspection
+from tiesurgeon.inspection import Inspection, is_parameter
 
 # The longest words of a column that are kept in one piece.
 _WHOLE = {"layer": 26, "type": 16, "takes": 0, "weights": 30, "params": 15}
@@ -95,13 +95,14 @@ def _weights(layer: Layer, *, several: bool) -> str:
     for view in layer.views:
         shape = "x".join(str(dim) for dim in view.shape) or "scalar"
         dtype = f" {view.variable.storage.dtype.name}" if several else ""
-        frozen = "" if view.variable.trainable else " frozen"
+        is_state = view.variable.kind == "optimizer slot"  # not trained, and not frozen either
+        frozen = "" if view.variable.trainable or is_state else " frozen"
         lines.append(f"{plain(view.role)} {shape}{dtype}{frozen}")
     return "\n".join(lines)
 
 
 def _count(layer: Layer) -> str:
-    count = sum(view.variable.storage.size for view in layer.views)
+    count = sum(v.variable.storage.size for v in layer.views if is_parameter(v.variable))
     return f"{count:,}" if count else ""
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from tiesurgeon.find import Candidate, Tie
 from tiesurgeon.fit import METHODS
-from tiesurgeon.formats import FORMATS
+from tiesurgeon.formats import FORMATS, UNTRANSPOSED
 from tiesurgeon.graph import Graph
 from tiesurgeon.inspection import Inspection, Inspections
 from tiesurgeon.orientation import is_dotted
@@ -175,10 +175,19 @@ def _distances(candidate: Candidate) -> Iterator[str]:
 
 
 def _next(console: Console, found: Inspection) -> None:
-    best = next((c for c in found.candidates if _changes_something(found.graph, c)), None)
-    if best is None or not _can_be_changed(found.graph):
+    worth = [c for c in found.candidates if _changes_something(found.graph, c)]
+    if not worth or not _can_be_changed(found.graph):
         return
     _title(console, "Next")
+    best = next((c for c in worth if _can_be_said(found, c)), None)
+    if best is None:
+        title = _TITLES[found.format]
+        say = (
+            f"No {title} can say that a matrix is another one transposed; a whole module, "
+            "a .pt state dict and a .pt2 can."
+        )
+        console.print(Padding(say, (0, 0, 0, 2)))
+        return
     command = f"tiesurgeon tie {shlex.quote(str(found.path))}"
     pair = f" --pair {shlex.quote(best.source)} {shlex.quote(best.target)}"
     if best.match in ("equal", "declared"):
@@ -195,6 +204,10 @@ def _next(console: Console, found: Inspection) -> None:
         return
     console.print(Padding(_caution(best), (0, 0, 0, 2)))
     _command(console, f"{command}{pair} --method mean")
+
+
+def _can_be_said(found: Inspection, candidate: Candidate) -> bool:
+    return candidate.perm is None or found.format not in UNTRANSPOSED
 
 
 def _can_be_changed(graph: Graph) -> bool:

@@ -7,18 +7,16 @@ from pathlib import Path
 
 from tiesurgeon.errors import ProofFailed
 from tiesurgeon.find.values import bits_equal
+from tiesurgeon.formats import WEIGHTS_ONLY
 from tiesurgeon.graph import Graph, View
 from tiesurgeon.rooms.pytorch.read import read_as
-
-# They hold sets of weights: whether two names on one storage are one is up to the user's class.
-WEIGHTS_ONLY = frozenset({"torch-state-dict", "torch-checkpoint", "safetensors"})
 
 
 def check_written(meant: Graph, path: Path, format: str) -> None:
     """ProofFailed unless the file at `path` holds `meant`: its names, ties and bits.
 
-    In a file of weights alone, names that are tied must lead to one storage; elsewhere to
-    one variable. The state of optimizers is not compared.
+    Names of weights alone that are tied must lead to one storage, those of modules to one
+    variable. The state of optimizers is not compared.
     """
     again = read_as(path, format)
     if again.format != format:
@@ -27,7 +25,7 @@ def check_written(meant: Graph, path: Path, format: str) -> None:
     if expected.keys() != found.keys():
         odd = sorted(expected.keys() ^ found.keys())[0]
         raise ProofFailed(f"{path.name}: read again, {odd} is not where it was written")
-    if differing := _groups(expected, format) ^ _groups(found, format):
+    if differing := _groups(meant, format) ^ _groups(again.graph, format):
         names = " and ".join(min(sorted(group) for group in differing))
         raise ProofFailed(f"{path.name}: read again, {names} are tied otherwise")
     for name in _one_of_each(expected):
@@ -45,12 +43,15 @@ def tensors(graph: Graph) -> Mapping[str, View]:
     }
 
 
-def _groups(views: Mapping[str, View], format: str) -> set[frozenset[str]]:
+def _groups(graph: Graph, format: str) -> set[frozenset[str]]:
     """The names that are one, as sets of at least two."""
     by_holder: dict[int, set[str]] = {}
-    for name, view in views.items():
-        holder = view.variable.storage if format in WEIGHTS_ONLY else view.variable
-        by_holder.setdefault(id(holder), set()).add(name)
+    for path, layer in graph.walk():
+        is_bare = format in WEIGHTS_ONLY and not layer.op  # a checkpoint may hold a module too
+        for view in layer.views:
+            if view.variable.kind in ("weight", "buffer"):
+                holder = view.variable.storage if is_bare else view.variable
+                by_holder.setdefault(id(holder), set()).add(layer.name_of(view, path))
     return {frozenset(names) for names in by_holder.values() if len(names) > 1}
 
 

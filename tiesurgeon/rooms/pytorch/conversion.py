@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tiesurgeon.errors import UnsupportedFormat
-from tiesurgeon.graph import Graph, Layer
+from tiesurgeon.graph import Graph, Layer, Storage, Variable, View, map_views
 from tiesurgeon.outcome import Proof, Result
 from tiesurgeon.rooms.pytorch.assignments import assignment, product
 from tiesurgeon.rooms.pytorch.check import check_written, tensors
@@ -20,12 +20,12 @@ def to_safetensors(
     model: TorchModel, path: Path, provenance: Mapping[str, Any], *, full: bool
 ) -> Result:
     """Writes the weights and buffers as one `.safetensors` file."""
-    from tiesurgeon.rooms.pytorch.safetensors import without_transposes, write_safetensors
+    from tiesurgeon.rooms.pytorch.safetensors import write_safetensors
 
-    graph, words = without_transposes(_weights(model))
+    graph = _weights(model)
+    _refuse_transposed(model, graph)
     write_safetensors(path, graph, _with_code(provenance, graph))
-    result = _proved(model, graph, path, "safetensors", full=full)
-    return replace(result, warnings=(*words, *result.warnings))
+    return _proved(graph, path, "safetensors", full=full)
 
 
 def to_state_dict(
@@ -36,7 +36,7 @@ def to_state_dict(
 
     graph = _weights(model)
     write_state_dict(path, graph, _with_code(provenance, graph))
-    return _proved(model, graph, path, "torch-state-dict", full=full)
+    return _proved(graph, path, "torch-state-dict", full=full)
 
 
 def to_export(
@@ -50,7 +50,16 @@ def to_export(
     return export(model.found, model.path, path, model.permissions, provenance, full=full)
 
 
-def _proved(model: TorchModel, graph: Graph, path: Path, format: str, *, full: bool) -> Result:
+def _refuse_transposed(model: TorchModel, graph: Graph) -> None:
+    for source, target, perm in ties(graph, by_storage=True):
+        if perm is not None:
+            raise UnsupportedFormat(
+                f"{model.path}: {target} is {source} transposed, which a safetensors file cannot "
+                "say; --to state-dict or --to pt2 can, or untie it first"
+            )
+
+
+def _proved(graph: Graph, path: Path, format: str, *, full: bool) -> Result:
     check_written(graph, path, format)
     result = judge_weights(graph, path) if full else Result(Proof(reread=True))
     lines = (f"your class  {line}" for line in _code(graph))
@@ -76,11 +85,31 @@ def _code(graph: Graph) -> list[str]:
 
 
 def _weights(model: TorchModel) -> Graph:
-    """The graph without what only trains it; UnsupportedFormat if nothing is left."""
+    """The graph without what only trains it, and without aliases that are no ties.
+
+    UnsupportedFormat if nothing is left.
+    """
     layers = tuple(kept for layer in model.graph.layers if (kept := _trained(layer)).views)
     if not layers:
         raise UnsupportedFormat(f"{model.path}: holds no weights")
-    return replace(model.graph, layers=layers, calls=(), inputs=(), outputs=())
+    graph = replace(model.graph, layers=layers, calls=(), inputs=(), outputs=())
+    return graph if graph.is_bare else _apart(graph)
+
+
+def _apart(graph: Graph) -> Graph:
+    """Each variable on a storage of its own: weights alone say what is tied by what is shared."""
+    owners: dict[Storage, Variable] = {}
+    moved: dict[Variable, Variable] = {}
+
+    def change(view: View) -> View:
+        held = view.variable
+        if owners.setdefault(held.storage, held) is held:
+            return view
+        if held not in moved:
+            moved[held] = replace(held, storage=replace(held.storage))
+        return replace(view, variable=moved[held])
+
+    return map_views(graph, change)
 
 
 def _trained(layer: Layer) -> Layer:

@@ -17,10 +17,11 @@ from typing import Any
 
 from tiesurgeon.edits import Perm, compose, inverse
 from tiesurgeon.errors import ProofFailed
+from tiesurgeon.formats import WEIGHTS_ONLY
 from tiesurgeon.graph import Graph, View
 from tiesurgeon.model import Change, Permissions
 from tiesurgeon.outcome import Proof, Result
-from tiesurgeon.rooms.pytorch.check import WEIGHTS_ONLY, tensors
+from tiesurgeon.rooms.pytorch.check import tensors
 from tiesurgeon.rooms.pytorch.document import TorchFile
 from tiesurgeon.subprocesses import ask
 
@@ -117,13 +118,19 @@ def ties(graph: Graph, *, by_storage: bool = False) -> list[Tie]:
         seen.setdefault(id(holder), []).append((name, view))
     found: list[Tie] = []
     for places in seen.values():
-        owner, own = next((p for p in places if p[0] == p[1].variable.name), places[0])
+        owner, own = min(places, key=_is_named_otherwise)
         found += [
             (owner, name, compose(inverse(own.perm), view.perm))
             for name, view in places
             if name != owner
         ]
     return found
+
+
+def _is_named_otherwise(place: tuple[str, View]) -> tuple[bool, bool]:
+    """Orders names by whether the file or the graph names what they share after them."""
+    name, view = place
+    return name != view.variable.storage.key, name != view.variable.name
 
 
 def untied(before: Graph, after: Graph) -> list[tuple[str, str]]:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from tiesurgeon.errors import CannotRun, MissingFramework, ProofFailed, UnsupportedFormat
+from tiesurgeon.formats import WEIGHTS_ONLY
 from tiesurgeon.graph import Array, Graph, Layer, values_in
-from tiesurgeon.rooms.pytorch.check import WEIGHTS_ONLY
 from tiesurgeon.rooms.pytorch.read import read_as
 from tiesurgeon.rooms.pytorch.run import SCRIPT, code_folders, is_installed
 from tiesurgeon.running import Ran, Runnable, Wanted, Weights, rows_below

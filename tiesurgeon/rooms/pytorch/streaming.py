@@ -55,8 +55,18 @@ def _copied_by_kernel(source: int, target: int, extent: Extent) -> int:
             break
         if not copied:
             break
+        _begin_writing(target, place + done, copied)
         done += copied
     return done
+
+
+def _begin_writing(file: int, start: int, length: int) -> None:
+    """Lets the disk start on what was copied, while more is copied and then read again.
+
+    Pages that are not on the disk yet stay in memory, whatever the name of the advice says.
+    """
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file, start, length, os.POSIX_FADV_DONTNEED)
 
 
 def write_array(array: Array, file: IO[bytes]) -> None:

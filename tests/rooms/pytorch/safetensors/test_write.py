@@ -10,11 +10,7 @@ from safetensors.torch import load_file
 
 from tiesurgeon.errors import UnsupportedFormat
 from tiesurgeon.graph import Graph, Layer, Variable, View, in_memory
-from tiesurgeon.rooms.pytorch.safetensors import (
-    read_safetensors,
-    without_transposes,
-    write_safetensors,
-)
+from tiesurgeon.rooms.pytorch.safetensors import read_safetensors, write_safetensors
 
 V, H = 11, 3
 TABLE = np.arange(V * H, dtype="f4").reshape(V, H)
@@ -47,21 +43,6 @@ def test_what_names_share_is_written_once(tmp_path: Path) -> None:
         "model.decoder.weight = model.embed.weight",
         "model.other.weight = model.embed.weight",
     ]
-
-
-def test_a_transposed_name_gets_a_copy_and_words(tmp_path: Path) -> None:
-    table = Variable("encoder.weight", in_memory("table", TABLE))
-    made = graph(
-        layer("encoder", View("weight", table)),
-        layer("decoder", View("weight", table, perm=(1, 0))),
-    )
-    made, [word] = without_transposes(made)
-    write_safetensors(tmp_path / "m.safetensors", made, {})
-
-    assert word.startswith("decoder.weight is encoder.weight transposed")
-    found = load_file(tmp_path / "m.safetensors")
-    np.testing.assert_array_equal(found["encoder.weight"].numpy(), TABLE)
-    np.testing.assert_array_equal(found["decoder.weight"].numpy(), TABLE.T)
 
 
 @pytest.mark.parametrize("dtype", [">f4", "<f8", ml_dtypes.bfloat16, "?", "u2"], ids=str)

@@ -6,10 +6,6 @@ https://huggingface.co/docs/safetensors
 """
 
 from tiesurgeon.rooms.pytorch.safetensors.read import read_safetensors
-from tiesurgeon.rooms.pytorch.safetensors.write import (
-    save,
-    without_transposes,
-    write_safetensors,
-)
+from tiesurgeon.rooms.pytorch.safetensors.write import save, write_safetensors
 
-__all__ = ["read_safetensors", "save", "without_transposes", "write_safetensors"]
+__all__ = ["read_safetensors", "save", "write_safetensors"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tiesurgeon.edits import Perm, untie
+from tiesurgeon.edits import Perm
 from tiesurgeon.errors import UnsupportedFormat
 from tiesurgeon.graph import Graph, Shape, Storage, View
 from tiesurgeon.rooms.pytorch.safetensors.dtypes import bits, word
@@ -111,22 +111,6 @@ def write_safetensors(path: Path, graph: Graph, provenance: Mapping[str, Any]) -
         else:
             aliases[name] = owner
     write_tensors(path, tensors, marked(provenance) | aliases)
-
-
-def without_transposes(graph: Graph) -> tuple[Graph, tuple[str, ...]]:
-    """The graph in which no two names see one storage in different ways, and words for each tie
-    that goes: the format cannot say that a tensor is another one transposed."""
-    first: dict[Storage, tuple[str, View]] = {}
-    views, words = [], []
-    for name, view in _tensors(graph):
-        owner, seen = first.setdefault(view.variable.storage, (name, view))
-        if (seen.perm, seen.shape) != (view.perm, view.shape):
-            views.append(view)
-            words.append(
-                f"{name} is {owner} transposed, which a safetensors file cannot say: it gets a "
-                "copy and is tied no longer"
-            )
-    return untie(graph, views), tuple(words)
 
 
 def marked(provenance: Mapping[str, Any]) -> dict[str, str]:
