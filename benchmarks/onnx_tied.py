@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import process_time
+from typing import Literal
 
 import numpy as np
 import onnxruntime as ort
@@ -50,7 +51,7 @@ print((resident() - before) / 1000)
 """
 
 
-def tied(model: Path, head: str) -> Path:
+def tied(model: Path, head: Literal["gemm", "activation"]) -> Path:
     document = read(model).document
     document.head = head
     document.tie("embed/data", "head/B", (1, 0))

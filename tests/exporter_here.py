@@ -19,7 +19,7 @@ def export_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "ask", _ask)
 
 
-def _ask(script: Path, spec: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _ask(script: Path, spec: dict[str, Any], folder: Path, *, what: str) -> dict[str, Any]:
     sys.modules.pop("model", None)  # of the export before
     importlib.invalidate_caches()
     before = list(sys.path)
@@ -28,6 +28,6 @@ def _ask(script: Path, spec: dict[str, Any], folder: Path) -> dict[str, Any]:
             warnings.simplefilter("ignore")
             return export_script.main(spec)
     except Exception as error:
-        raise ProofFailed(f"what was written could not be run ({error})") from error
+        raise ProofFailed(f"{what} could not be run ({error})") from error
     finally:
         sys.path[:] = before

@@ -354,6 +354,9 @@ def convert(
     """
     from tiesurgeon import operations
 
+    if to != "onnx" and (opset is not None or onnx_head != "gemm"):
+        option = "--opset" if opset is not None else "--onnx-head"
+        raise click.UsageError(f"{option} is for --to onnx, and this is --to {to}.")
     _show(
         operations.convert(
             model,

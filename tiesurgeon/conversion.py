@@ -61,7 +61,7 @@ def _keras_to_export(model: Any, path: Path, permissions: Permissions, full: boo
     from tiesurgeon.crossing.to_torch import keras_to_program
 
     model.refuse_unchangeable()
-    result = keras_to_program(model, path, _provenance(model))
+    result = keras_to_program(model, path, _provenance(model), full=full)
     return _compared(model, path, permissions, result) if full else result
 
 
@@ -75,14 +75,14 @@ def _keras_to_onnx(model: Any, path: Path, permissions: Permissions, full: bool)
     from tiesurgeon.crossing.to_onnx import keras_to_onnx
 
     model.refuse_unchangeable()
-    result = keras_to_onnx(model, path, permissions, _provenance(model))
+    result = keras_to_onnx(model, path, permissions, _provenance(model), full=full)
     return _compared(model, path, permissions, result) if full else result
 
 
 def _torch_to_onnx(model: Any, path: Path, permissions: Permissions, full: bool) -> Result:
     from tiesurgeon.crossing.to_onnx import torch_to_onnx
 
-    result = torch_to_onnx(model, path, _provenance(model))
+    result = torch_to_onnx(model, path, _provenance(model), full=full)
     return _compared(model, path, permissions, result) if full else result
 
 

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tiesurgeon import __version__
+from tiesurgeon.crossing.to_torch import called_several_times
 from tiesurgeon.errors import ProofFailed
 from tiesurgeon.graph import Graph, Layer, values_in
 from tiesurgeon.mapping.to_torch import to_torch
@@ -21,6 +22,8 @@ from tiesurgeon.model import Permissions
 from tiesurgeon.outcome import Proof, Result
 from tiesurgeon.rooms.keras.examples import example_inputs
 from tiesurgeon.rooms.keras.model import KerasModel
+from tiesurgeon.rooms.onnx.check import refuse_invalid
+from tiesurgeon.rooms.onnx.poke import poked
 from tiesurgeon.rooms.onnx.read import read
 from tiesurgeon.rooms.pytorch import run as torch_run
 from tiesurgeon.rooms.pytorch.code.check import tied_names
@@ -33,7 +36,12 @@ _INSIDE = 1_500_000_000  # bytes of weights in the file itself; protobuf ends at
 
 
 def keras_to_onnx(
-    model: KerasModel, path: Path, permissions: Permissions, provenance: Mapping[str, Any]
+    model: KerasModel,
+    path: Path,
+    permissions: Permissions,
+    provenance: Mapping[str, Any],
+    *,
+    full: bool,
 ) -> Result:
     """Writes an opened Keras model, or SavedModel with its layers, as an ONNX file.
 
@@ -57,10 +65,14 @@ def keras_to_onnx(
             output_names=names[len(inputs) :],
             owners={name: group[0] for group in groups for name in group[1:]},
         )
-        return _written(traced, path, permissions, provenance, _size(mapped))
+        result = _written(traced, path, permissions, provenance, _size(mapped), full=full)
+    words = called_several_times(model.graph, groups) if full else ()
+    return replace(result, warnings=(*result.warnings, *words))
 
 
-def torch_to_onnx(model: TorchModel, path: Path, provenance: Mapping[str, Any]) -> Result:
+def torch_to_onnx(
+    model: TorchModel, path: Path, provenance: Mapping[str, Any], *, full: bool
+) -> Result:
     """Writes a PyTorch model as an ONNX file; a module is made an exported program first.
 
     Raises UnsupportedFormat, with what to do, for what cannot be traced, and ProofFailed where
@@ -75,23 +87,49 @@ def torch_to_onnx(model: TorchModel, path: Path, provenance: Mapping[str, Any]) 
                 model.found, model.path, program, model.permissions, {}, full=False
             )
         traced = Traced("torch-export", program, owners=owners)
-        written = _written(traced, path, model.permissions, provenance, _size(model.graph))
+        size = _size(model.graph)
+        written = _written(traced, path, model.permissions, provenance, size, full=full)
     return replace(written, warnings=(*result.warnings, *written.warnings), lines=result.lines)
 
 
 def _written(
-    traced: Traced, path: Path, permissions: Permissions, provenance: Mapping[str, Any], size: int
+    traced: Traced,
+    path: Path,
+    permissions: Permissions,
+    provenance: Mapping[str, Any],
+    size: int,
+    *,
+    full: bool,
 ) -> Result:
     with TemporaryDirectory(prefix="tiesurgeon-onnx-") as place:
         raw = Path(place, path.name)
-        export(traced, raw, opset=permissions.opset or OPSET, external_data=size > _INSIDE)
+        pokes = export(
+            traced,
+            raw,
+            opset=permissions.opset or OPSET,
+            external_data=size > _INSIDE,
+            pokes=Path(place) if full else None,
+        )
         document = read(raw).document
         document.head = permissions.onnx_head
         document.settle()
         document.write(path, provenance)
-        words = tuple(document.warnings)
-    refuse_untied(path, traced.owners)
-    return Result(Proof(reread=True), words)
+        refuse_untied(path, traced.owners)
+        refuse_invalid(path)
+        result = Result(Proof(reread=True), tuple(document.warnings))
+        if not full:
+            return result
+        result = poked(result, path, pokes)
+    return _with_what_is_missing(result, traced)
+
+
+def _with_what_is_missing(result: Result, traced: Traced) -> Result:
+    words = []
+    if traced.owners:
+        words.append("an ONNX file is not trained, so no optimizer step was taken")
+        if result.proof.poke is None and not result.warnings:
+            words.append("the one matrix was not poked: the exported model has no such parameter")
+    return replace(result, warnings=(*result.warnings, *words))
 
 
 def refuse_untied(path: Path, owners: Mapping[str, str]) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from tiesurgeon import __version__
+from tiesurgeon import __version__, find
 from tiesurgeon.comparison import largest_difference
-from tiesurgeon.errors import CannotRun, ProofFailed
-from tiesurgeon.graph import Graph
+from tiesurgeon.errors import CannotRun, ProofFailed, UnsupportedFormat
+from tiesurgeon.graph import Graph, Layer, View
 from tiesurgeon.mapping.to_torch import to_torch
+from tiesurgeon.mapping.torch_words import RECURRENT
 from tiesurgeon.model import Permissions
 from tiesurgeon.outcome import Proof, Result
 from tiesurgeon.rooms.keras import run as keras_run
@@ -49,24 +50,66 @@ def keras_to_torch(model: KerasModel, folder: Path, *, full: bool) -> Result:
     return replace(result, warnings=(*warnings, *result.warnings))
 
 
-def keras_to_program(model: KerasModel, path: Path, provenance: Mapping[str, Any]) -> Result:
+def keras_to_program(
+    model: KerasModel, path: Path, provenance: Mapping[str, Any], *, full: bool
+) -> Result:
     """Writes a Keras model as a `.pt2` program: the PyTorch module of it, traced.
 
-    Raises UnmappedLayer for a layer without a counterpart, ProofFailed where PyTorch cannot
+    The full proof compares the program with that module, whose ties Python makes. Raises
+    UnmappedLayer for a layer without a counterpart, UnsupportedFormat where PyTorch cannot
     trace it (as where a mask is carried into a recurrent layer).
     """
     mapped = to_torch(model.graph)
+    _refuse_masked(mapped, model.path)
     with TemporaryDirectory(prefix="tiesurgeon-module-") as place:
         folder, inputs = Path(place, "module"), Path(place, "inputs.npz")
         folder.mkdir()
         write(mapped, folder, source=model.path.name, version=__version__)
         np.savez(inputs, *example_inputs(model.graph).values())
         weights = read_safetensors(folder / "model.safetensors").graph
+        graph = _with_further_names(weights, tied_names(mapped))
         permissions = Permissions(trust_code=True, example_inputs=inputs)  # our own code
         subject = Subject(folder, "torch")
-        result = export_subject(subject, weights, path, permissions, provenance, full=False)
+        try:
+            result = export_subject(subject, graph, path, permissions, provenance, full=full)
+        except UnsupportedFormat as error:  # of the folder, which nobody knows
+            raise UnsupportedFormat(str(error).replace(str(folder), str(model.path))) from None
     _refuse_untied(path, tied_names(mapped))
-    return result
+    words = called_several_times(model.graph, tied_names(mapped)) if full else ()
+    return replace(result, warnings=(*result.warnings, *words))
+
+
+def called_several_times(graph: Graph, tied: object) -> tuple[str, ...]:
+    """Why nothing was poked or trained, where no tied weight has a second name in PyTorch."""
+    if tied or not find.ties(graph):
+        return ()
+    word = "poke and step were not checked: each tie is one layer that is called several times"
+    return (word,)
+
+
+def _refuse_masked(graph: Graph, path: Path) -> None:
+    for call in graph.calls:
+        if "mask" in call.kwargs and graph.layer(call.layer).op in RECURRENT:
+            raise UnsupportedFormat(
+                f"{path}: {call.layer} skips masked steps, which torch.export cannot trace; "
+                "--to onnx and --to torch keep the mask"
+            )
+    for layer in graph.layers:
+        if layer.body is not None:
+            _refuse_masked(layer.body, path)
+
+
+def _with_further_names(graph: Graph, groups: Sequence[Sequence[str]]) -> Graph:
+    """The weights of a file that holds each once, under all names that the module gives them."""
+    layers = {layer.name: layer for layer in graph.layers}
+    held = tensors(graph)
+    for owner, *names in groups:
+        for name in names:
+            path, _, role = name.rpartition(".")
+            layer = layers.get(path, Layer(path, "", separator="."))
+            view = View(role, held[owner].variable)
+            layers[path] = replace(layer, views=(*layer.views, view))
+    return replace(graph, layers=tuple(layers.values()))
 
 
 def _refuse_untied(path: Path, groups: Sequence[Sequence[str]]) -> None:

@@ -31,7 +31,7 @@ SCRIPTS = {
     ),
 }
 # Beside what is installed here: the two tools, and what onnxslim needs.
-WHEELS = ("onnxslim", "onnxsim", "colorama", "sympy", "mpmath")
+WHEELS = ("onnxslim==0.1.98", "onnxsim==0.8.1", "colorama==0.4.6", "sympy", "mpmath")
 
 
 @pytest.fixture(scope="session")

@@ -43,6 +43,12 @@ def check_written(meant: Graph, document: OnnxDocument, path: Path) -> tuple[str
     return _accepted(document, again, path)
 
 
+def refuse_invalid(path: Path) -> None:
+    """ProofFailed if ONNX's own checker refuses a file that an exporter wrote."""
+    if (refusal := _refusal(read(path).document, path)) is not None:
+        raise ProofFailed(f"{path.name}: onnx.checker refuses what was written: {refusal}")
+
+
 def seen_weights(graph: Graph) -> Seen:
     """Each weight as a node takes it, by the full name of the place."""
     return {

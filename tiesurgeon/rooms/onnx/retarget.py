@@ -69,6 +69,11 @@ class Retarget:
                 f"{use.path!r} ({node.op_type}) takes quantised integers and cannot take them "
                 "transposed; tie the model before it is quantised"
             )
+        if self.head == "activation" and (node.op_type, index) == ("Gemm", 1):
+            self.warnings.append(
+                f"{use.path!r} is a Gemm already and stays one, so --onnx-head activation does "
+                "nothing for it"
+            )
         if perm is None:
             return lambda name: _set_input(node, index, name)
         if node.op_type == "Gemm" and index in (0, 1):

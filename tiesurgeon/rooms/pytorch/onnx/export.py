@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from tiesurgeon.errors import MissingFramework
+from tiesurgeon.errors import MissingFramework, UnsupportedFormat
 from tiesurgeon.graph import Array
 from tiesurgeon.subprocesses import ask
 
@@ -38,12 +38,20 @@ class Traced:
 
 
 def export(
-    traced: Traced, output: Path, *, opset: int = OPSET, external_data: bool = False
-) -> None:
+    traced: Traced,
+    output: Path,
+    *,
+    opset: int = OPSET,
+    external_data: bool = False,
+    pokes: Path | None = None,
+) -> dict[str, Path]:
     """Writes `output`; with `external_data` the weights beside it, as `<output>.data`.
 
-    Raises MissingFramework without PyTorch and its exporter's onnxscript, ProofFailed with the
-    exporter's last word where it fails.
+    Into the folder `pokes` go files of what the model gives with other numbers in a tied
+    parameter (see `poking.py`); they are returned by the parameter's name.
+    Raises MissingFramework without PyTorch and its exporter's onnxscript, UnsupportedFormat for
+    what ONNX cannot say and an opset that the exporter cannot write, ProofFailed with its last
+    word where it fails.
     """
     for package in ("torch", "onnxscript"):
         if importlib.util.find_spec(package) is None:
@@ -52,7 +60,7 @@ def export(
                 "'tiesurgeon[torch,onnx]'"
             )
     with TemporaryDirectory(prefix="tiesurgeon-export-") as place:
-        given = Path(place, "inputs.npz")
+        given = Path(pokes or place, "inputs.npz")
         np.savez(given, **traced.inputs)  # type: ignore[arg-type]
         spec = {
             "kind": traced.kind,
@@ -63,8 +71,17 @@ def export(
             "input_names": list(traced.input_names),
             "output_names": list(traced.output_names),
             "names": dict(traced.owners),
+            "poke": sorted(set(traced.owners.values())) if pokes is not None else [],
             "opset": opset,
             "output": str(output.resolve()),
             "external_data": external_data,
         }
-        ask(SCRIPT, spec, Path(place))
+        answer = ask(SCRIPT, spec, Path(place), what="the ONNX exporter")
+    if "refused" in answer:
+        raise UnsupportedFormat(f"--to onnx: {answer['refused']}; --to torch keeps it")
+    if answer["opset"] != opset:  # it leaves what it cannot convert as it is, without a word
+        raise UnsupportedFormat(
+            f"--opset {opset}: PyTorch's exporter cannot write it for this model; without the "
+            f"option it is {OPSET}"
+        )
+    return {name: Path(file) for name, file in answer["pokes"].items()}

@@ -20,7 +20,13 @@ def main(spec: dict[str, Any]) -> dict[str, Any]:
     recurrent = importlib.import_module("recurrent")
     arrays = np.load(spec["inputs"])
     inputs = tuple(torch.from_numpy(arrays[name]) for name in spec["order"])
-    model = load(spec, recurrent)
+    model = load(spec)
+    pokes = poked(spec, model, inputs)
+    if spec["kind"] == "folder":
+        try:
+            recurrent.make_opaque(importlib.import_module("model"), model)
+        except ValueError as reason:  # ONNX's operators cannot say it
+            return {"refused": str(reason)}
     program = torch.onnx.export(
         model,
         inputs,
@@ -36,22 +42,32 @@ def main(spec: dict[str, Any]) -> dict[str, Any]:
     assert program is not None
     importlib.import_module("tidying").tidy(program.model, spec["names"])
     program.save(spec["output"], external_data=spec["external_data"])
-    return {"outputs": [value.name for value in program.model.graph.outputs]}
+    return {"pokes": pokes, "opset": program.model.opset_imports[""]}
 
 
-def load(spec: dict[str, Any], recurrent: Any) -> Any:
-    """The module of a folder, in eval mode and ready to be traced; or a program as it is."""
+def load(spec: dict[str, Any]) -> Any:
+    """The module of a folder, in eval mode; or a program as it is."""
     import torch
 
     if spec["kind"] == "torch-export":
         return torch.export.load(spec["path"])
     sys.path.insert(0, spec["path"])
-    code: Any = importlib.import_module("model")
-    if hasattr(code, "run_masked"):
-        code.run_masked = recurrent.run_masked
-    model = code.load()
-    recurrent.replace_recurrent(model)
-    return model
+    return importlib.import_module("model").load()
+
+
+def poked(spec: dict[str, Any], model: Any, inputs: tuple[Any, ...]) -> dict[str, str]:
+    """Files of what changed parameters lead to; a program is called on its own examples."""
+    if not spec["poke"]:
+        return {}
+    module = model
+    if spec["kind"] == "torch-export":
+        inputs, keywords = model.example_inputs or ((), {})
+        if keywords or not inputs:
+            return {}
+        module = model.module()
+    poking = importlib.import_module("poking")
+    files: dict[str, str] = poking.poke(module, inputs, spec["poke"], Path(spec["inputs"]).parent)
+    return files
 
 
 def dynamic_shapes(spec: dict[str, Any]) -> Any:

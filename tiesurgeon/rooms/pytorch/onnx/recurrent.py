@@ -107,21 +107,21 @@ def refuse_unusual(rnn: Any, name: str) -> None:
 def activations(
     rnn: Any, kind: str, name: str
 ) -> list[tuple[str, tuple[float, ...], tuple[float, ...]]]:
-    """ONNX's activations of one direction: f, g, h of an LSTM, f, g of a GRU, f of an RNN."""
+    """ONNX's activations of one direction: f, g, h of an LSTM, f, g of a GRU, f of an RNN.
+
+    ValueError for one that ONNX's operators do not take.
+    """
     default = getattr(rnn, "nonlinearity", "tanh") if kind == "RNN" else "tanh"
-    main = named(getattr(rnn, "activation", None), default, name)
-    gate = named(getattr(rnn, "recurrent_activation", None), "sigmoid", name)
+    given = getattr(rnn, "activation", None), getattr(rnn, "recurrent_activation", None)
+    called = [
+        fallback if function is None else getattr(function, "__name__", str(function))
+        for function, fallback in zip(given, (default, "sigmoid"), strict=True)
+    ]
+    for one in called:
+        if one not in ACTIVATIONS:
+            raise ValueError(f"{name} has the activation {one}, which ONNX's {kind} does not have")
+    main, gate = (ACTIVATIONS[one] for one in called)
     return {"LSTM": [gate, main, main], "GRU": [gate, main], "RNN": [main]}[kind]
-
-
-def named(
-    function: Any, default: str, name: str
-) -> tuple[str, tuple[float, ...], tuple[float, ...]]:
-    """An activation as ONNX has it; ValueError if its operators do not take it."""
-    called = default if function is None else getattr(function, "__name__", str(function))
-    if called not in ACTIVATIONS:
-        raise ValueError(f"{name} has the activation {called}, which ONNX's {name} cannot have")
-    return ACTIVATIONS[called]
 
 
 def onnx_weights(rnn: Any, kind: str, layer: int) -> dict[str, Tensor]:
@@ -274,8 +274,13 @@ TRANSLATIONS = {
 }
 
 
-def replace_recurrent(module: nn.Module) -> None:
-    """Puts the opaque form in the place of every recurrent module below `module`."""
+def make_opaque(code: Any, module: nn.Module) -> None:
+    """Puts the opaque form in the place of every recurrent module, and of what skips steps.
+
+    `code` is the model.py that the module comes from.
+    """
+    if hasattr(code, "run_masked"):
+        code.run_masked = run_masked
     for name, child in list(module.named_modules()):
         if name and isinstance(child, nn.RNNBase):
             owner, _, leaf = name.rpartition(".")

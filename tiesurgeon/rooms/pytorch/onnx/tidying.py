@@ -27,6 +27,19 @@ def tidy(model: ir.Model, owners: Mapping[str, str]) -> None:
     for name, value in _recurrent_weights(model.graph):
         if name not in model.graph.initializers:
             _rename(model, value, name)
+    _drop_notes(model)
+
+
+def _drop_notes(model: ir.Model) -> None:
+    """Takes out what the exporter noted of its own work, with paths of this machine in it."""
+    graph = model.graph
+    noted = [graph.metadata_props]
+    noted += [value.metadata_props for value in (*graph.inputs, *graph.initializers.values())]
+    for node in graph.all_nodes():
+        noted += [node.metadata_props, *(value.metadata_props for value in node.outputs)]
+    for notes in noted:
+        for key in [key for key in notes if key.startswith("pkg.")]:
+            del notes[key]
 
 
 def _fold(model: ir.Model) -> None:
