@@ -18,7 +18,13 @@ from onnx import numpy_helper
 from tests.exporter_here import export_here
 from tiesurgeon import cli, operations
 from tiesurgeon.crossing import to_onnx
-from tiesurgeon.errors import MissingFramework, ProofFailed, UnmappedLayer, UnsupportedFormat
+from tiesurgeon.errors import (
+    MissingFramework,
+    ProofFailed,
+    TiesurgeonError,
+    UnmappedLayer,
+    UnsupportedFormat,
+)
 from tiesurgeon.model import size_on_disk
 from tiesurgeon.rooms.onnx.document import OnnxDocument
 from tiesurgeon.rooms.pytorch.onnx import export
@@ -184,8 +190,8 @@ def test_an_exporter_that_errs_is_caught(
         return pokes if sabotage is not _other_numbers else {}
 
     monkeypatch.setattr(to_onnx, "export", wrong)
-    with pytest.raises(Exception, match=words) as caught:
-        operations.convert(lm, "onnx")
+    with pytest.raises(TiesurgeonError, match=words) as caught:
+        operations.convert(lm, "onnx", proof="full" if sabotage is _other_numbers else "static")
     assert len(str(caught.value).splitlines()) == 1
     assert [path.name for path in lm.parent.iterdir()] == ["lm.keras"]
 

@@ -21,19 +21,6 @@ class LanguageModel(nn.Module):
         return self.decoder(hidden)
 
 
-class WideHead(LanguageModel):
-    """The same with a projection of another width than the embedding's."""
-
-    def __init__(self, vocabulary: int = 11, width: int = 3, **options: Any) -> None:
-        super().__init__(vocabulary, width, **options)
-        self.up = nn.Linear(width, 5)
-        self.decoder = nn.Linear(5, vocabulary)
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        hidden, _ = self.rnn(self.embed(tokens))
-        return self.decoder(self.up(hidden))
-
-
 class Autoencoder(nn.Module):
     """Two dense layers that mirror each other."""
 

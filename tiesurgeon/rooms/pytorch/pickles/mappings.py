@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-from tiesurgeon.rooms.pytorch.pickles.nodes import Global, Persistent, Record, Step
+from tiesurgeon.rooms.pytorch.pickles.nodes import Global, Persistent, Record
 
 _DICTS = frozenset({"OrderedDict", "defaultdict", "Counter"})
 
@@ -64,14 +64,6 @@ def put(node: Any, key: Any, value: Any) -> None:
         for place in range(0, len(values), 2):
             if values[place] == key:
                 values[place + 1] = value
-
-
-def add(node: Any, key: Any, value: Any) -> None:
-    """Gives the mapping a key that it lacks, at its end."""
-    if type(node) is dict:
-        node[key] = value
-    else:
-        node.steps.append(Step(pickle.SETITEMS, [key, value]))
 
 
 def rekey(node: Any, change: Callable[[Any], Any]) -> None:
